@@ -1,0 +1,175 @@
+//! Label selectors, compiled once and matched often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// A validated label selector. All requirements must hold; none means "everything".
+/// Equal selectors have equal requirements, in whatever order they were written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selector {
+    requirements: BTreeSet<Requirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Requirement {
+    In(String, BTreeSet<String>),
+    NotIn(String, BTreeSet<String>),
+    Exists(String),
+    DoesNotExist(String),
+}
+
+/// Why a selector is invalid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    /// Unknown operator.
+    #[error("operator {0:?} is unknown; allowed are In, NotIn, Exists, DoesNotExist")]
+    Operator(String),
+    /// `In` and `NotIn` need values.
+    #[error("operator {0} on key {1:?} needs at least one value")]
+    MissingValues(String, String),
+    /// `Exists` and `DoesNotExist` take none.
+    #[error("operator {0} on key {1:?} takes no values")]
+    UnexpectedValues(String, String),
+}
+
+impl Selector {
+    /// Compiles an API selector.
+    ///
+    /// # Errors
+    /// The first requirement that Kubernetes itself would refuse.
+    pub fn compile(selector: &LabelSelector) -> Result<Self, SelectorError> {
+        let mut requirements = BTreeSet::new();
+        for (key, value) in selector.match_labels.iter().flatten() {
+            requirements.insert(Requirement::In(key.clone(), BTreeSet::from([value.clone()])));
+        }
+        for expression in selector.match_expressions.iter().flatten() {
+            let key = expression.key.clone();
+            let values: BTreeSet<String> = expression.values.iter().flatten().cloned().collect();
+            let operator = expression.operator.as_str();
+            let requirement = match (operator, values.is_empty()) {
+                ("In", false) => Requirement::In(key, values),
+                ("NotIn", false) => Requirement::NotIn(key, values),
+                ("Exists", true) => Requirement::Exists(key),
+                ("DoesNotExist", true) => Requirement::DoesNotExist(key),
+                ("In" | "NotIn", true) => return Err(SelectorError::MissingValues(operator.to_owned(), key)),
+                ("Exists" | "DoesNotExist", false) => {
+                    return Err(SelectorError::UnexpectedValues(operator.to_owned(), key));
+                }
+                _ => return Err(SelectorError::Operator(operator.to_owned())),
+            };
+            requirements.insert(requirement);
+        }
+        Ok(Self { requirements })
+    }
+
+    /// Whether these labels satisfy every requirement.
+    #[must_use]
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.requirements.iter().all(|requirement| match requirement {
+            Requirement::In(key, values) => labels.get(key).is_some_and(|v| values.contains(v)),
+            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|v| !values.contains(v)),
+            Requirement::Exists(key) => labels.contains_key(key),
+            Requirement::DoesNotExist(key) => !labels.contains_key(key),
+        })
+    }
+
+    /// No requirement at all: matches everything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.requirements.is_empty()
+    }
+}
+
+/// `selectors` are alternatives (OR); an empty list means "everything", as in every MetalLB resource.
+#[must_use]
+pub fn any_matches(selectors: &[Selector], labels: &Labels) -> bool {
+    selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("<everything>");
+        }
+        for (i, requirement) in self.requirements.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            let list =
+                |values: &BTreeSet<String>| values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+            match requirement {
+                Requirement::In(key, values) => match (values.first(), values.len()) {
+                    (Some(value), 1) => write!(f, "{key}={value}")?,
+                    _ => write!(f, "{key} in ({})", list(values))?,
+                },
+                Requirement::NotIn(key, values) => write!(f, "{key} notin ({})", list(values))?,
+                Requirement::Exists(key) => f.write_str(key)?,
+                Requirement::DoesNotExist(key) => write!(f, "!{key}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    fn expression(key: &str, operator: &str, values: &[&str]) -> LabelSelector {
+        LabelSelector {
+            match_expressions: Some(vec![LabelSelectorRequirement {
+                key: key.to_owned(),
+                operator: operator.to_owned(),
+                values: (!values.is_empty()).then(|| values.iter().map(|v| (*v).to_owned()).collect()),
+            }]),
+            match_labels: None,
+        }
+    }
+
+    #[test]
+    fn operators_mean_what_kubernetes_means() {
+        let web = labels(&[("app", "web")]);
+        let none = labels(&[]);
+        for (operator, values, on_web, on_none) in [
+            ("In", &["web", "api"][..], true, false),
+            ("NotIn", &["api"][..], true, true),
+            ("NotIn", &["web"][..], false, true),
+            ("Exists", &[][..], true, false),
+            ("DoesNotExist", &[][..], false, true),
+        ] {
+            let selector = Selector::compile(&expression("app", operator, values)).unwrap();
+            assert_eq!(selector.matches(&web), on_web, "{selector} on app=web");
+            assert_eq!(selector.matches(&none), on_none, "{selector} on nothing");
+        }
+    }
+
+    #[test]
+    fn no_selector_means_everything_and_several_are_alternatives() {
+        let a = Selector::compile(&expression("app", "In", &["a"])).unwrap();
+        let b = Selector::compile(&expression("app", "In", &["b"])).unwrap();
+        assert!(any_matches(&[], &labels(&[])));
+        assert!(any_matches(&[a.clone(), b.clone()], &labels(&[("app", "b")])));
+        assert!(!any_matches(&[a, b], &labels(&[("app", "c")])));
+    }
+
+    #[test]
+    fn what_kubernetes_refuses_is_refused() {
+        for (operator, values) in [("In", &[][..]), ("Exists", &["x"][..]), ("Near", &["x"][..])] {
+            assert!(
+                Selector::compile(&expression("app", operator, values)).is_err(),
+                "{operator} {values:?}"
+            );
+        }
+    }
+}
