@@ -1,0 +1,15 @@
+{{/* What controller and speaker both read: the configuration, in the release's namespace only. */}}
+{{- define "patina.configReaderRules" -}}
+- apiGroups: [metallb.io]
+  resources: [ipaddresspools, l2advertisements, bgpadvertisements, bgppeers, bfdprofiles, communities]
+  verbs: [get, list, watch]
+# The legacy ConfigMap; list and watch name it in their field selector.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [config]
+  verbs: [get, list, watch]
+# Passwords that a BGPPeer refers to.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch]
+{{- end }}
