@@ -1,0 +1,61 @@
+//! The answer: what this node announces, and what became of each Service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::WhyNot;
+use crate::view::ServiceId;
+
+/// What this node does, with a verdict for every Service of the snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intent {
+    /// The addresses that this node answers for, by ARP or NDP.
+    pub l2: BTreeMap<IpAddr, L2Announcement>,
+    /// One per Service of the snapshot.
+    pub verdicts: BTreeMap<ServiceId, Verdict>,
+}
+
+/// Where and for whom an address is announced by this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct L2Announcement {
+    /// Indexes of the interfaces to answer on; never empty.
+    pub interfaces: BTreeSet<u32>,
+    /// The Services that hold the address and want it announced; never empty.
+    pub services: BTreeSet<ServiceId>,
+}
+
+/// What became of one Service, seen from this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its addresses, in the order of its status.
+    pub addresses: Vec<IpAddr>,
+    /// The node that announces it; the same on every speaker with the same snapshot. `None`: nobody does, and
+    /// `why_not` is then about the Service, the same on every node.
+    pub leader: Option<Arc<str>>,
+    /// The first of the candidates in order, at most [`Options::max_candidates`](crate::view::Options).
+    pub candidates: Vec<Candidate>,
+    /// How many candidates there are in all.
+    pub candidate_count: usize,
+    /// This node leads and announces at least one of the addresses.
+    pub mine: bool,
+    /// When `mine`: the names of the interfaces it is announced on.
+    pub interfaces: BTreeSet<String>,
+    /// When `mine`: no advertisement narrows the interfaces down (ServiceL2Status then lists none).
+    pub all_interfaces: bool,
+    /// When this node leads: the addresses that it cannot announce, and why. Empty when all is well.
+    pub failed: BTreeMap<IpAddr, WhyNot>,
+    /// When not `mine`: why.
+    pub why_not: Option<WhyNot>,
+}
+
+/// A node that could announce a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name.
+    pub node: Arc<str>,
+    /// Sum of the weights of the preferences that it matches.
+    pub score: u32,
+    /// How many of the Services that share the address it can serve; for a Service alone always 1.
+    pub serves: usize,
+}

@@ -1,0 +1,194 @@
+//! What a speaker sees of the cluster and of its own node, in our own words: no Kubernetes object comes further than
+//! the shell's `watch.rs`, no netlink message further than its interface driver.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use patina_crds::config::Config;
+use patina_crds::net::Family;
+use patina_crds::selector::Labels;
+
+/// Namespace and name of a Service. Ordered by namespace, then name; printed as `namespace/name`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ServiceId {
+    /// The Service `namespace/name`.
+    #[must_use]
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// `spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrafficPolicy {
+    /// Any node may take the traffic and pass it on.
+    #[default]
+    Cluster,
+    /// Only nodes with a usable endpoint of their own.
+    Local,
+}
+
+/// A Service, as far as announcing needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceView {
+    /// Which.
+    pub id: ServiceId,
+    /// `metadata.labels`; advertisements select Services by them.
+    pub labels: Labels,
+    /// `status.loadBalancer.ingress[].ip`, in the order of the status; entries that do not parse are left out.
+    pub ingress: Vec<IpAddr>,
+    /// The text of the first ingress entry *as it stands in the status* (the leader hash is over this text, api 4.7).
+    /// Empty when there is no entry.
+    pub ingress_text: String,
+    /// `spec.externalTrafficPolicy`.
+    pub traffic_policy: TrafficPolicy,
+    /// `spec.type` is LoadBalancer.
+    pub is_load_balancer: bool,
+    /// `spec.loadBalancerClass`; absent is `None`.
+    pub class: Option<String>,
+    /// Value of the allow-shared-ip annotation (the current prefix wins over the old one); `None`: absent.
+    pub shared_key: Option<String>,
+    /// Endpoints of all its EndpointSlices; one that is in two slices may be here twice.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// One endpoint of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointView {
+    /// `nodeName`; endpoints without one never count for [`TrafficPolicy::Local`].
+    pub node: Option<String>,
+    /// `ready` is absent or true, or `serving` is true ([`usable_endpoint`]).
+    pub usable: bool,
+}
+
+/// Whether an endpoint with these conditions may get traffic: ready (absent means ready) or still serving.
+#[must_use]
+pub fn usable_endpoint(ready: Option<bool>, serving: Option<bool>) -> bool {
+    ready.unwrap_or(true) || serving.unwrap_or(false)
+}
+
+/// A node, as far as announcing needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeView {
+    /// Name.
+    pub name: String,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// Condition NetworkUnavailable is True.
+    pub network_unavailable: bool,
+}
+
+/// A network interface of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceView {
+    /// Name, as `eth0`. May change while the index stays.
+    pub name: String,
+    /// Kernel's index: the identity.
+    pub index: u32,
+    /// Its current MAC address.
+    pub mac: [u8; 6],
+    /// Administratively up and with carrier.
+    pub up: bool,
+    /// Speaks ARP: has the broadcast flag and not NOARP.
+    pub arp: bool,
+    /// Speaks neighbour discovery: has a link-local IPv6 address and not NOARP.
+    pub ndp: bool,
+    /// Has a master (bond, bridge, VRF ...): the master is the one to announce on, never both.
+    pub enslaved: bool,
+    /// Its addresses with prefix lengths (a later issue tells segments apart by them).
+    pub addresses: BTreeSet<(IpAddr, u8)>,
+}
+
+impl InterfaceView {
+    /// Why nothing of this family can be announced on it; `None`: it is usable.
+    #[must_use]
+    pub fn unusable(&self, family: Family) -> Option<Unusable> {
+        if !self.up {
+            Some(Unusable::Down)
+        } else if self.enslaved {
+            Some(Unusable::Enslaved)
+        } else {
+            match family {
+                Family::V4 if !self.arp => Some(Unusable::NoArp),
+                Family::V6 if !self.ndp => Some(Unusable::NoLinkLocal),
+                _ => None,
+            }
+        }
+    }
+}
+
+/// Why an interface cannot be announced on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unusable {
+    /// Not up, or no carrier.
+    Down,
+    /// Part of a bond, bridge or VRF: its master speaks for it.
+    Enslaved,
+    /// No broadcast, or ARP switched off.
+    NoArp,
+    /// No link-local IPv6 address.
+    NoLinkLocal,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Down => "is down",
+            Self::Enslaved => "belongs to a bond, bridge or VRF",
+            Self::NoArp => "does not speak ARP",
+            Self::NoLinkLocal => "has no link-local IPv6 address",
+        })
+    }
+}
+
+/// Everything a decision is made from. All of it but `node` and `interfaces` is (eventually) the same for every
+/// speaker, which is why they agree without a word exchanged.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// Name of this node.
+    pub node: &'a str,
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// All Services, each once; those that are not ours to announce get a verdict that says so.
+    pub services: &'a [ServiceView],
+    /// All nodes.
+    pub nodes: &'a [NodeView],
+    /// Names of the nodes that have a live speaker.
+    pub members: &'a BTreeSet<String>,
+    /// Interfaces of this node, those excluded by `excludel2.yaml` already left out.
+    pub interfaces: &'a [InterfaceView],
+    /// Flags.
+    pub options: &'a Options,
+}
+
+/// Flags that change decisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `--ignore-exclude-lb`: nodes labelled `exclude-from-external-load-balancers` announce nevertheless.
+    pub ignore_exclude_lb: bool,
+    /// `--lb-class`: `None` (flag empty) takes only Services without a class, otherwise only exactly this class.
+    pub lb_class: Option<String>,
+    /// How many candidates a verdict lists (the leader is the first). All of them for ten thousand Services on a
+    /// thousand nodes would be a quarter of a gigabyte.
+    pub max_candidates: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ignore_exclude_lb: false, lb_class: None, max_candidates: 8 }
+    }
+}
