@@ -5,4 +5,5 @@
 #![warn(missing_docs)]
 
 pub mod intent;
+pub mod l2;
 pub mod view;

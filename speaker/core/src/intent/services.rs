@@ -1,0 +1,105 @@
+//! What can be said of a Service without looking at nodes: is it ours to announce, from which pool, by which
+//! advertisements.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use patina_crds::config::{Config, L2Advertisement, Pool};
+use patina_crds::net::{Family, to_number};
+use patina_crds::selector::any_matches;
+
+use super::WhyNot;
+use crate::view::{Options, ServiceView};
+
+/// A Service that holds addresses of ours.
+#[derive(Clone, Debug)]
+pub(super) struct Claim<'a> {
+    pub(super) service: &'a ServiceView,
+    /// Indexes into [`Config::l2_advertisements`] of those that match pool and Service.
+    pub(super) advertisements: Vec<usize>,
+    /// Why no node announces it although the addresses are ours. It still counts as one that holds them.
+    pub(super) barred: Option<WhyNot>,
+}
+
+/// The configuration, indexed for many Services.
+#[derive(Debug)]
+pub(super) struct Rules<'a> {
+    config: &'a Config,
+    options: &'a Options,
+    /// Every range of every pool by family and first address. Pools never overlap.
+    ranges: BTreeMap<(Family, u128), (u128, &'a Pool)>,
+    /// Per pool: the advertisements that cover it, with their indexes.
+    by_pool: BTreeMap<&'a str, Vec<(usize, &'a L2Advertisement)>>,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) fn new(config: &'a Config, options: &'a Options) -> Self {
+        let ranges = config
+            .pools
+            .values()
+            .flat_map(|pool| pool.ranges.iter().map(move |range| (range, pool)))
+            .map(|(range, pool)| ((range.family(), range.first_number()), (range.last_number(), pool)))
+            .collect();
+        let mut by_pool: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for (index, advertisement) in config.l2_advertisements.iter().enumerate() {
+            for pool in &advertisement.pools {
+                by_pool.entry(pool).or_default().push((index, advertisement));
+            }
+        }
+        Self { config, options, ranges, by_pool }
+    }
+
+    /// The claim of a Service, or why it makes none.
+    pub(super) fn claim<'s>(&self, service: &'s ServiceView) -> Result<Claim<'s>, WhyNot> {
+        if !service.is_load_balancer {
+            return Err(WhyNot::NotLoadBalancer);
+        }
+        if service.class != self.options.lb_class {
+            return Err(WhyNot::OtherClass {
+                ours: self.options.lb_class.clone(),
+                found: service.class.clone(),
+            });
+        }
+        let Some(first) = service.ingress.first() else {
+            let text = &service.ingress_text;
+            return Err(if text.is_empty() {
+                WhyNot::NoIpAllocated
+            } else {
+                WhyNot::InvalidIp(text.clone())
+            });
+        };
+        // All addresses of a Service come from one pool (api 3.3).
+        let pool = self.pool_of(*first).filter(|pool| service.ingress.iter().all(|ip| pool.contains(*ip)));
+        let Some(pool) = pool else {
+            return Err(WhyNot::IpNotAllowed(service.ingress.clone()));
+        };
+        let matching: Vec<_> = self
+            .by_pool
+            .get(pool.name.as_str())
+            .into_iter()
+            .flatten()
+            .filter(|(_, advertisement)| any_matches(&advertisement.service_selectors, &service.labels))
+            .collect();
+        let selecting =
+            matching.iter().find(|(_, advertisement)| !advertisement.service_selectors.is_empty());
+        let barred = if matching.is_empty() {
+            let bgp = self.config.bgp_advertisements.iter().any(|bgp| bgp.pools.contains(&pool.name));
+            Some(WhyNot::NoMatchingAdvertisement { pool: pool.name.clone(), bgp })
+        } else if let (Some(_), Some((_, advertisement))) = (&service.shared_key, selecting) {
+            // The mere presence of the annotation counts, and one advertisement with selectors is enough (api 1.2).
+            Some(WhyNot::SharedIpWithServiceSelector(advertisement.source.clone()))
+        } else if !service.endpoints.iter().any(|endpoint| endpoint.usable) {
+            Some(WhyNot::NoEndpoints)
+        } else {
+            None
+        };
+        Ok(Claim { service, advertisements: matching.iter().map(|(index, _)| *index).collect(), barred })
+    }
+
+    fn pool_of(&self, ip: IpAddr) -> Option<&'a Pool> {
+        let number = to_number(ip);
+        let (_, (last, pool)) =
+            self.ranges.range((Family::of(ip), 0)..=(Family::of(ip), number)).next_back()?;
+        (number <= *last).then_some(*pool)
+    }
+}

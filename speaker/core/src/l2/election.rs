@@ -1,0 +1,176 @@
+//! Who announces: an order of the candidates that every speaker computes alone, from values that all share.
+//!
+//! Bit-exact with MetalLB (api 4.7), so that a cluster in the middle of a migration agrees: preference score
+//! descending, then SHA-256(node name `#` text of the first ingress address) ascending; the first leads.
+
+use std::cmp::Reverse;
+
+use sha2::{Digest, Sha256};
+
+/// A node that could announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contender<'a> {
+    /// Name of the node.
+    pub node: &'a str,
+    /// Sum of the weights of the preferences it matches.
+    pub score: u32,
+    /// How many of the Services that share the address it can serve; the same number for all contenders of a Service
+    /// that shares nothing, where it therefore decides nothing. More comes first: an address is answered by one node,
+    /// and a node without an endpoint of a `Local` Service would leave that one dark.
+    pub serves: usize,
+}
+
+/// Sorts the contenders: the leader first, its successors after it.
+///
+/// `first_ingress` is the text of the first ingress entry as it stands in the status, not a reformatted address.
+/// The order is total (ends with the name) and does not depend on the order of the input. Removing a contender leaves
+/// the others in place: only what the leader had moves when it dies.
+pub fn order<'a>(first_ingress: &str, contenders: &mut [Contender<'a>]) {
+    // Hashes are computed once per contender, not once per comparison.
+    contenders.sort_by_cached_key(|contender| Rank::<'a> {
+        serves: Reverse(contender.serves),
+        score: Reverse(contender.score),
+        hash: hash(contender.node, first_ingress),
+        node: contender.node,
+    });
+}
+
+/// SHA-256 over node name, `#` and address text.
+#[must_use]
+pub fn hash(node: &str, first_ingress: &str) -> [u8; 32] {
+    let mut sha = Sha256::new();
+    sha.update(node.as_bytes());
+    sha.update(b"#");
+    sha.update(first_ingress.as_bytes());
+    sha.finalize().into()
+}
+
+/// What contenders are compared by, field after field; the smallest leads.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank<'a> {
+    serves: Reverse<usize>,
+    score: Reverse<u32>,
+    hash: [u8; 32],
+    node: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Computed without our code, by coreutils: `printf %s 'node-a#172.25.7.100' | sha256sum`
+    const HASHES: [(&str, &str, &str); 4] = [
+        ("node-a", "172.25.7.100", "d1a1bb27cbc9098e5db704b9daa380b802d1b2b749c85f46f43cca7dc4f894d5"),
+        (
+            "worker-1.example.com",
+            "172.25.7.101",
+            "4ce0326c8a68e652dac7774f7fd61daa29722888806cd0272597ca230a283cfb",
+        ),
+        ("node-b", "fd00:25:7::100", "c93b28f18a4a410641c9f393f17c859114e3651a646783d1b8f27cceeffa4dda"),
+        ("node-c", "2001:db8::1", "bb833059784d34c0c3dfacf003bec741b65be19b7102e7316af458b26d6ed31a"),
+    ];
+
+    /// Likewise: `for n in node-a node-b node-c node-d node-e; do
+    /// printf '%s %s\n' $(printf %s "$n#192.0.2.1" | sha256sum | cut -d' ' -f1) $n; done | sort`
+    /// The last two are one address in two spellings: the text counts.
+    const ORDERS: [(&str, [&str; 5]); 4] = [
+        ("192.0.2.1", ["node-c", "node-e", "node-a", "node-d", "node-b"]),
+        ("192.0.2.2", ["node-b", "node-e", "node-c", "node-a", "node-d"]),
+        ("2001:db8::1", ["node-d", "node-b", "node-a", "node-c", "node-e"]),
+        ("2001:DB8:0::1", ["node-b", "node-e", "node-a", "node-c", "node-d"]),
+    ];
+
+    fn plain(node: &str) -> Contender<'_> {
+        Contender { node, score: 0, serves: 1 }
+    }
+
+    fn names(contenders: &[Contender<'_>]) -> Vec<String> {
+        contenders.iter().map(|c| c.node.to_owned()).collect()
+    }
+
+    #[test]
+    fn hashes_are_those_of_sha256sum() {
+        for (node, ip, expected) in HASHES {
+            let hex: String = hash(node, ip).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected, "{node}#{ip}");
+        }
+    }
+
+    #[test]
+    fn without_preferences_the_hash_decides() {
+        for (ip, expected) in ORDERS {
+            let mut contenders = ["node-a", "node-b", "node-c", "node-d", "node-e"].map(plain);
+            order(ip, &mut contenders);
+            assert_eq!(names(&contenders), expected, "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_preference_goes_before_the_hash() {
+        let mut contenders = ["node-a", "node-b", "node-c", "node-d", "node-e"].map(plain);
+        contenders[1].score = 10;
+        contenders[3].score = 10;
+        contenders[0].score = 9;
+        order("192.0.2.1", &mut contenders);
+        assert_eq!(names(&contenders), ["node-d", "node-b", "node-a", "node-c", "node-e"]);
+    }
+
+    #[test]
+    fn a_node_that_serves_more_of_the_sharing_services_goes_before_a_preferred_one() {
+        let mut contenders = ["node-a", "node-b"].map(plain);
+        contenders[1].score = 100;
+        contenders[0].serves = 2;
+        order("192.0.2.1", &mut contenders);
+        assert_eq!(names(&contenders), ["node-a", "node-b"]);
+    }
+
+    fn some_nodes() -> impl Strategy<Value = Vec<(String, u32)>> {
+        proptest::collection::btree_map("[a-z]{1,8}", 0u32..3, 1..20)
+            .prop_map(|map| map.into_iter().collect())
+    }
+
+    fn ordered(ip: &str, nodes: &[(String, u32)]) -> Vec<String> {
+        let mut contenders: Vec<_> =
+            nodes.iter().map(|(node, score)| Contender { node, score: *score, serves: 1 }).collect();
+        order(ip, &mut contenders);
+        names(&contenders)
+    }
+
+    proptest! {
+        #[test]
+        fn total_and_independent_of_the_input_order(nodes in some_nodes(), ip in any::<u32>(), turn in any::<usize>()) {
+            let ip = std::net::Ipv4Addr::from(ip).to_string();
+            let mut turned = nodes.clone();
+            turned.rotate_left(turn % nodes.len());
+            let one = ordered(&ip, &nodes);
+            prop_assert_eq!(&one, &ordered(&ip, &turned));
+            let all: BTreeSet<&String> = one.iter().collect();
+            prop_assert_eq!(all.len(), nodes.len());
+        }
+
+        #[test]
+        fn a_death_moves_only_what_the_dead_node_had(nodes in some_nodes(), ip in any::<u32>(), dead in any::<usize>()) {
+            let ip = std::net::Ipv4Addr::from(ip).to_string();
+            let before = ordered(&ip, &nodes);
+            let mut survivors = nodes.clone();
+            let (dead, _) = survivors.remove(dead % nodes.len());
+            let expected: Vec<String> = before.into_iter().filter(|node| *node != dead).collect();
+            prop_assert_eq!(ordered(&ip, &survivors), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_spread_over_the_nodes() {
+        let mut led = std::collections::BTreeMap::<String, usize>::new();
+        for i in 0..1000u32 {
+            let mut contenders = ["node-a", "node-b", "node-c"].map(plain);
+            order(&std::net::Ipv4Addr::from(0xC000_0200 + i).to_string(), &mut contenders);
+            *led.entry(contenders[0].node.to_owned()).or_default() += 1;
+        }
+        assert!(led.values().all(|n| (270..400).contains(n)), "{led:?}");
+    }
+}
