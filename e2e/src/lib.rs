@@ -6,6 +6,7 @@
 
 pub mod binaries;
 pub mod control_plane;
+pub mod docs;
 pub mod netns;
 pub mod paths;
 pub mod ports;
