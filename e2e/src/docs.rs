@@ -151,9 +151,11 @@ pub fn links(page: &str) -> Vec<Link> {
 #[must_use]
 pub fn anchors(page: &str) -> BTreeSet<String> {
     prose(page)
-        .filter_map(|(_, line)| line.starts_with('#').then(|| line.trim_start_matches('#').trim()))
-        .map(|title| {
+        .filter(|(_, line)| line.starts_with('#'))
+        .map(|(_, title)| {
             title
+                .trim_start_matches('#')
+                .trim()
                 .to_lowercase()
                 .chars()
                 .filter_map(|c| match c {
