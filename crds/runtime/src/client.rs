@@ -1,0 +1,77 @@
+//! The connection to the API server.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// A connection that is not up after this long is given up.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request that gets no byte for this long is given up. Longer than a watch may be silent ([`crate::watch::TIMEOUT`]).
+const READ_TIMEOUT: Duration = Duration::from_secs(75);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why there is no client. Nothing was connected.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The file of `--kubeconfig`.
+    #[error("cannot use kubeconfig {path}: {source}", path = path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: kube::config::KubeconfigError,
+    },
+    /// Neither a kubeconfig nor a Pod.
+    #[error(
+        "no API server known: give --kubeconfig FILE, set KUBECONFIG, or run in a Pod with a ServiceAccount ({0})"
+    )]
+    Infer(#[source] kube::config::InferConfigError),
+    /// Certificates or keys that cannot be used.
+    #[error("cannot set up the connection to the API server: {0}")]
+    Setup(#[source] kube::Error),
+}
+
+/// A client from `kubeconfig`, else `$KUBECONFIG` or `~/.kube/config`, else the Pod's ServiceAccount. It connects when it
+/// is used: an API server that is down now is no error here.
+///
+/// Requests are not repeated behind the caller's back (kube's own retries can take minutes): who writes, retries.
+///
+/// # Errors
+/// No usable configuration.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
+    Client::try_from(config(kubeconfig).await?).map_err(ClientError::Setup)
+}
+
+/// The configuration behind [`connect`], for callers that need the default namespace too.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, ClientError> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let wrap = |source| ClientError::Kubeconfig { path: path.to_owned(), source };
+            let file = Kubeconfig::read_from(path).map_err(wrap)?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrap)?
+        }
+        None => Config::infer().await.map_err(ClientError::Infer)?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    config.write_timeout = Some(WRITE_TIMEOUT);
+    config.default_retry = false;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_missing_kubeconfig_is_named() {
+        let error = connect(Some(Path::new("/nowhere/kubeconfig"))).await.err().unwrap();
+        assert!(error.to_string().contains("/nowhere/kubeconfig"), "{error}");
+    }
+}

@@ -1,0 +1,32 @@
+//! MetalLB's flags without a meaning here, each with what to do instead.
+
+/// Pass to [`super::parse`]. A flag that the binary defines after all is not refused.
+pub const METALLB_REFUSED: &[(&str, &str)] = &[
+    ("bgp-debounce-timeout", "it delays FRR's reloads; BGP changes are sent as they happen, so leave it out"),
+    ("frrk8s-namespace", "BGP is spoken by the speaker itself, there is no frr-k8s to talk to; leave it out"),
+    (
+        "frrk8s-secret-passthrough",
+        "BGP is spoken by the speaker itself and reads passwordSecret directly; leave it out",
+    ),
+    ("ml-wan-config", "its timings are those of MetalLB's memberlist, which is not used; leave it out"),
+    ("ml-secret-name", "no memberlist secret is made or needed by this version; leave it out"),
+    ("ml-secret-key", "no memberlist secret is needed by this version; leave it out"),
+    ("ml-secret-key-path", "no memberlist secret is needed by this version; leave it out"),
+    ("ml-bindaddr", "live speakers are known from their Pods, no address is bound; leave it out"),
+    ("ml-bindport", "live speakers are known from their Pods, no port is bound; leave it out"),
+    ("deployment", "nothing is owned by the Deployment; leave it out"),
+    ("disable-epslices", "EndpointSlices are served by every supported Kubernetes; leave it out"),
+    ("enable-pprof", "there is no Go profiler in this program; leave it out"),
+    ("pprof-bind-address", "there is no Go profiler in this program; leave it out"),
+    ("disable-cert-rotation", "there is no webhook yet, the CRDs check by themselves (CEL); leave it out"),
+    ("cert-dir", "there is no webhook yet, the CRDs check by themselves (CEL); leave it out"),
+    ("cert-service-name", "there is no webhook yet, the CRDs check by themselves (CEL); leave it out"),
+    ("webhook-secret", "there is no webhook yet, the CRDs check by themselves (CEL); leave it out"),
+    ("webhook-http2", "there is no webhook yet, the CRDs check by themselves (CEL); leave it out"),
+    ("webhook-mode", "there is no webhook yet, the CRDs check by themselves (CEL); leave it out"),
+    ("tls-min-version", "metrics are served over plain HTTP (--port); leave it out"),
+    ("tls-cipher-suites", "metrics are served over plain HTTP (--port); leave it out"),
+    ("tls-curve-preferences", "metrics are served over plain HTTP (--port); leave it out"),
+    ("metrics-cert-dir", "metrics are served over plain HTTP (--port); leave it out"),
+    ("host", "it did nothing in MetalLB either; leave it out"),
+];

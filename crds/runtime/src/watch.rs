@@ -1,0 +1,299 @@
+//! One watch per kind: the objects as they are now, and a bell that rings when they change.
+//!
+//! Each kind has one watcher and one [`Store`]; there are no shared streams (they lose wake-ups). A consumer waits for the
+//! bell and then looks at the stores: what happened in between does not matter, only what is.
+
+use std::collections::hash_map::RandomState;
+use std::fmt::Debug;
+use std::hash::BuildHasher;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+
+use crate::tasks::Tasks;
+
+/// A watch request ends after this many seconds and is made anew; a dead connection is noticed 5 s after it.
+pub const TIMEOUT: u32 = 50;
+/// How long a kind that the API server does not know is left alone before it is looked for again.
+pub const ABSENT_RETRY: Duration = Duration::from_secs(10);
+/// A watch that has not failed again for this long after a failure works (a healthy watch may be silent).
+const RECOVERED_AFTER: Duration = Duration::from_secs(12);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// kubectl's copy of the whole object.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What can be watched: a kind that is known at compile time.
+pub trait Watchable:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
+impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Watchable
+    for K
+{
+}
+
+/// The objects of one kind, kept up to date by a task. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Watched<K: Watchable> {
+    store: Store<K>,
+    status: Arc<Status>,
+}
+
+#[derive(Debug, Default)]
+struct Status {
+    synced: AtomicBool,
+    absent: AtomicBool,
+    generation: AtomicU64,
+    error: Mutex<Option<String>>,
+}
+
+impl<K: Watchable> Watched<K> {
+    /// Starts watching what `scope` selects of `api`.
+    ///
+    /// `prune` drops what nobody reads before an object is kept (managedFields and kubectl's copy go in any case).
+    /// `bell` is rung by `notify_one` after each change, so it has one listener; many watches may share it.
+    pub fn start(
+        api: Api<K>,
+        scope: watcher::Config,
+        prune: fn(&mut K),
+        bell: Arc<Notify>,
+        tasks: &mut Tasks,
+    ) -> Self {
+        Self::start_with(api, scope, prune, bell, ABSENT_RETRY, tasks)
+    }
+
+    fn start_with(
+        api: Api<K>,
+        scope: watcher::Config,
+        prune: fn(&mut K),
+        bell: Arc<Notify>,
+        absent_retry: Duration,
+        tasks: &mut Tasks,
+    ) -> Self {
+        let writer = Writer::new(());
+        let watched = Self { store: writer.as_reader(), status: Arc::default() };
+        let status = Arc::clone(&watched.status);
+        let name = format!("watch {}", K::kind(&()));
+        let scope = scope.timeout(TIMEOUT);
+        tasks.spawn(name, Follower { api, scope, prune, bell, absent_retry, status, writer }.run());
+        watched
+    }
+
+    /// Whether the first list is complete, or the kind is known to be absent.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.status.synced.load(Ordering::Acquire)
+    }
+
+    /// Whether the API server does not know the kind (its CRD is not installed): empty, and looked for again.
+    #[must_use]
+    pub fn absent(&self) -> bool {
+        self.status.absent.load(Ordering::Acquire)
+    }
+
+    /// Grows with each change; equal numbers mean equal objects.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.status.generation.load(Ordering::Acquire)
+    }
+
+    /// All objects, in no order.
+    #[must_use]
+    pub fn state(&self) -> Vec<Arc<K>> {
+        self.store.state()
+    }
+
+    /// One object; `namespace` is empty for cluster-scoped kinds.
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let key = ObjectRef::new(name);
+        self.store.get(&if namespace.is_empty() { key } else { key.within(namespace) })
+    }
+
+    /// The error of a watch that fails right now; what is known stays as it was.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.status.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For [`crate::http::Health`]: ready once synced, for ever after (an API server that is down changes nothing).
+    ///
+    /// # Errors
+    /// Why not yet.
+    pub fn readiness(&self) -> Result<(), String> {
+        if self.synced() {
+            return Ok(());
+        }
+        Err(self.last_error().unwrap_or_else(|| "the first list is not complete".to_owned()))
+    }
+}
+
+struct Follower<K: Watchable> {
+    api: Api<K>,
+    scope: watcher::Config,
+    prune: fn(&mut K),
+    bell: Arc<Notify>,
+    absent_retry: Duration,
+    status: Arc<Status>,
+    writer: Writer<K>,
+}
+
+/// The API server does not know the kind.
+struct Absent;
+
+impl<K: Watchable> Follower<K> {
+    async fn run(mut self) {
+        loop {
+            let stream = watcher(self.api.clone(), self.scope.clone());
+            let Absent = self.follow(std::pin::pin!(stream)).await;
+            self.mark_absent();
+            tokio::time::sleep(self.absent_retry).await;
+        }
+    }
+
+    /// Applies events until the kind turns out to be absent.
+    async fn follow(
+        &mut self,
+        mut stream: Pin<&mut impl Stream<Item = watcher::Result<Event<K>>>>,
+    ) -> Absent {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let next = if self.error().is_some() {
+                match tokio::time::timeout(RECOVERED_AFTER, stream.next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        self.recovered();
+                        pause = FIRST_PAUSE;
+                        continue;
+                    }
+                }
+            } else {
+                stream.next().await
+            };
+            match next {
+                Some(Ok(event)) => {
+                    if self.apply(event) {
+                        self.recovered();
+                        pause = FIRST_PAUSE;
+                    }
+                }
+                Some(Err(error)) if is_absent(&error) => return Absent,
+                // The history we asked for is gone; the watcher lists again. Part of normal life.
+                Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => {
+                    tracing::debug!(kind = %K::kind(&()), "listing again: {}", status.message);
+                }
+                Some(Err(error)) => {
+                    self.failed(&error);
+                    tokio::time::sleep(jittered(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                // A watcher never ends; should it, a new one is what we want.
+                None => return Absent,
+            }
+        }
+    }
+
+    /// True when the event proves that the watch works.
+    fn apply(&mut self, mut event: Event<K>) -> bool {
+        match &mut event {
+            Event::Apply(object) | Event::InitApply(object) => {
+                object.managed_fields_mut().clear();
+                object.annotations_mut().remove(LAST_APPLIED);
+                (self.prune)(object);
+            }
+            Event::Delete(_) | Event::Init | Event::InitDone => {}
+        }
+        self.writer.apply_watcher_event(&event);
+        match event {
+            Event::Init | Event::InitApply(_) => false,
+            Event::InitDone => {
+                if self.status.absent.swap(false, Ordering::AcqRel) {
+                    tracing::info!(kind = %K::kind(&()), "the API server knows the kind now");
+                }
+                self.changed();
+                true
+            }
+            Event::Apply(_) | Event::Delete(_) => {
+                self.changed();
+                true
+            }
+        }
+    }
+
+    fn changed(&self) {
+        self.status.generation.fetch_add(1, Ordering::AcqRel);
+        self.status.synced.store(true, Ordering::Release);
+        self.bell.notify_one();
+    }
+
+    fn mark_absent(&mut self) {
+        if self.status.absent.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::info!(kind = %K::kind(&()), "the API server does not know the kind; treated as none");
+        *self.status.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.writer.apply_watcher_event(&Event::Init);
+        self.writer.apply_watcher_event(&Event::InitDone);
+        self.changed();
+    }
+
+    fn error(&self) -> Option<String> {
+        self.status.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says a failure once, not at each retry.
+    fn failed(&self, error: &watcher::Error) {
+        let text = with_causes(error);
+        let mut last = self.status.error.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref() != Some(&text) {
+            tracing::warn!(kind = %K::kind(&()), error = %text, "cannot watch; what is known stays, retrying");
+            *last = Some(text);
+        }
+    }
+
+    fn recovered(&self) {
+        if self.status.error.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!(kind = %K::kind(&()), "watching again");
+        }
+    }
+}
+
+fn is_absent(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
+    }
+}
+
+/// The error and those beneath it that it does not already quote.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Between half and all of `pause`, so that the watches of many processes do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let random = (RandomState::new().hash_one(0u8) % 1000) as u32;
+    pause / 2 + pause / 2 * random / 1000
+}
+
+#[cfg(test)]
+mod tests;
