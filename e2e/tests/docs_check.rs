@@ -57,7 +57,10 @@ fn every_decision_has_its_number_and_half_a_page() {
     for (index, page) in pages.iter().enumerate() {
         let name = page.file_name().unwrap().to_str().unwrap();
         let text = fs::read_to_string(page).unwrap();
-        assert!(name.starts_with(&format!("{:04}-", index + 1)), "{name}: decisions are numbered without gaps");
+        assert!(
+            name.starts_with(&format!("{:04}-", index + 1)),
+            "{name}: decisions are numbered without gaps"
+        );
         assert!(text.starts_with(&format!("# {}. ", index + 1)), "{name}: the title says the number");
         assert!(text.lines().count() <= 40, "{name}: half a page, not {} lines", text.lines().count());
     }
@@ -126,7 +129,8 @@ fn dead(page: &Path, target: &str) -> Option<String> {
         return None;
     }
     let text = fs::read_to_string(&path).unwrap();
-    (!docs::anchors(&text).contains(anchor)).then(|| format!("{target}: no heading makes the anchor {anchor}"))
+    (!docs::anchors(&text).contains(anchor))
+        .then(|| format!("{target}: no heading makes the anchor {anchor}"))
 }
 
 /// Every page of the repository that people read.
