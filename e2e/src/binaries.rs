@@ -8,9 +8,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::paths;
 
-/// The packages that have programs the lab runs.
-const PACKAGES: [&str; 3] = ["patina-controller", "patina-speaker", "kubectl-patina"];
-
 /// The path of our program `name`, up to date with the sources: the first call in a process runs `cargo build`,
 /// so that nobody tests yesterday's speaker. `PATINA_BUILT=1` says that this was just done (the Makefile does).
 ///
@@ -35,10 +32,7 @@ fn just_built() -> bool {
 
 fn build() -> Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(paths::workspace()).args(["build", "--quiet", "--bins"]);
-    for package in PACKAGES {
-        cargo.args(["-p", package]);
-    }
+    cargo.current_dir(paths::workspace()).args(["build", "--quiet", "--workspace", "--bins"]);
     cargo.arg("--target-dir").arg(paths::target_dir());
     let output = cargo.stdin(Stdio::null()).output().context("run cargo")?;
     if !output.status.success() {

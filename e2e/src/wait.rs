@@ -29,7 +29,7 @@ impl<T> Seen<T> {
 
 /// Looks until the condition holds. An error counts as "not yet": the API may be down for a moment.
 ///
-/// ```ignore
+/// ```text
 /// let ip = wait::until("web has an address", secs(10), || async {
 ///     let svc = services.get("web").await?;
 ///     Ok(match ingress(&svc) { Some(ip) => Seen::Done(ip), None => Seen::Not(format!("{:?}", svc.status)) })
@@ -129,8 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_look_that_hangs_does_not_outlast_the_deadline() {
-        let result =
-            until::<(), _, _>("it answers", Duration::from_millis(60), || std::future::pending()).await;
+        let result = until::<(), _, _>("it answers", Duration::from_millis(60), std::future::pending).await;
         assert!(result.unwrap_err().to_string().contains("no answer"));
     }
 

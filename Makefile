@@ -1,0 +1,51 @@
+# Recipes. Each is one line here and a script or a program that says more.
+
+LAB = $${CARGO_TARGET_DIR:-target}/debug/lab
+
+help: ## print this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+
+demo: tools ## a Service gets an address, answers on it, and survives the death of its node (root)
+	@$(LAB) demo
+
+lab: tools ## bring up a cluster of three nodes, leave it running, say how to use it (root)
+	@$(LAB) up
+
+test: setup ## everything that is tested; SUITES="api chart" runs some (root)
+	@e2e/scripts/test.sh $(SUITES)
+
+check: ## everything that needs no root: format, lints, unit tests, generated files, direction, links, licences
+	@e2e/scripts/check.sh
+
+bench: tools ## latency and memory, measured in the lab (root)
+	@$(LAB) bench
+
+gen: ## write the generated files: crds/yaml, the chart's copy of it, the chart's goldens
+	@cargo run --quiet -p patina-crds --bin crdgen
+	@mkdir -p charts/patina/files/crds && cp crds/yaml/*.yaml charts/patina/files/crds/
+	@UPDATE_GOLDEN=1 cargo test --quiet -p patina-e2e --test chart
+
+fmt: ## format the sources
+	@cargo fmt --all
+
+deny: ## licences, banned and doubled crates, sources of crates
+	@. e2e/scripts/common.sh; "$$(cargo_deny)" check bans licenses sources
+
+advisories: ## known vulnerabilities; clones the advisory database, so it needs the internet
+	@. e2e/scripts/common.sh; "$$(cargo_deny)" check advisories
+
+build: ## build the programs
+	@cargo build --workspace --bins
+
+setup: ## install the packages that are missing, and say what for
+	@e2e/scripts/setup.sh
+
+tools: setup build ## build Kubernetes' programs, etcd and Helm, once
+	@$${CARGO_TARGET_DIR:-target}/debug/lab-tools >/dev/null
+
+clean: ## remove what was built here
+	@cargo clean
+
+.PHONY: help demo lab test check bench gen fmt deny advisories build setup tools clean
+SHELL = /bin/bash
+.SHELLFLAGS = -euo pipefail -c

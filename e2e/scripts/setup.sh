@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Sets up what `make demo`, `make lab` and `make test` need and this machine does not have. Says what and why; silent
+# when there is nothing to do.
+. "$(dirname "$0")/common.sh"
+
+# program, Debian/Ubuntu package, why
+needs='
+cc        gcc             the C compiler that ring is built with and that cargo links with
+ip        iproute2        network namespaces, bridges, veth pairs: the nodes of the lab
+nft       nftables        the rules of kube-proxy, and packet loss in tests
+conntrack conntrack       kube-proxy forgets old UDP flows with it
+arping    arping          the client asks who answers for an IPv4 address
+ndisc6    ndisc6          the client asks who answers for an IPv6 address
+tcpdump   tcpdump         the capture that a failed test shows
+curl      curl            the requests of the demo
+ethtool   ethtool         switches checksum offload off on the veth pairs of the lab
+jq        jq              commands of the documentation read JSON with it
+git       git             the check of the workspace asks it which files are ours
+'
+
+install_packages() {
+  local missing=() program package why
+  while read -r program package why; do
+    [ -n "$program" ] || continue
+    command -v "$program" >/dev/null && continue
+    say "setup: $program is missing (package $package): $why"
+    missing+=("$package")
+  done <<<"$needs"
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "setup: install these and try again: ${missing[*]}"
+  [ "$(id -u)" = 0 ] || die "setup: as root: apt-get install ${missing[*]}"
+  say "setup: apt-get install ${missing[*]}"
+  local log
+  log=$(mktemp)
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"; } \
+    >"$log" 2>&1 </dev/null || die "$(tail -n 30 "$log")"
+  rm -f "$log"
+}
+
+# go 1.26 or newer: what go.mod of the lab's tools says. An older one would try to download a newer toolchain.
+check_go() {
+  command -v go >/dev/null || die "setup: go is missing; the lab's Kubernetes is built with Go 1.26 or newer (https://go.dev/doc/install)"
+  local version
+  version=$(GOTOOLCHAIN=local go env GOVERSION)
+  [ "$(printf '%s\n' go1.26 "$version" | sort -V | head -n 1)" = go1.26 ] ||
+    die "setup: $version is too old; the lab's Kubernetes is built with Go 1.26 or newer (https://go.dev/doc/install)"
+}
+
+install_packages
+command -v cargo >/dev/null || die "setup: cargo is missing; Patina is built with Rust 1.95 (https://www.rust-lang.org/tools/install)"
+check_go
