@@ -1,0 +1,291 @@
+//! Every "no" of the allocation, as a value: for the condition (CamelCase word and sentence), the event, the metric.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::allocator::Clash;
+use crate::request::RequestError;
+use crate::view::ServiceId;
+
+/// Why a Service waits for an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing configured at all.
+    NoPools,
+    /// The API server gave it no cluster IP.
+    NoClusterIp,
+    /// RequireDualStack with one cluster IP.
+    NotEnoughClusterIps,
+    /// What it asks for cannot be.
+    Request(RequestError),
+    /// The address it asks for is somebody else's.
+    AddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// One who has it.
+        owner: ServiceId,
+        /// Why it cannot be shared.
+        clash: Clash,
+    },
+    /// Pools exist, but none gives to this Service without being asked.
+    NoUsablePool {
+        /// All pools.
+        pools: Vec<String>,
+    },
+    /// No pool that it may use has addresses of its family.
+    NoPoolOfFamily {
+        /// As in "IPv4 and IPv6".
+        families: String,
+        /// Pools that it may use.
+        pools: Vec<String>,
+    },
+    /// Every address of every pool that it may use is taken.
+    Exhausted {
+        /// As in "IPv4 and IPv6".
+        families: String,
+        /// Pools that were tried, in this order.
+        pools: Vec<String>,
+    },
+}
+
+impl Reason {
+    /// One word, for conditions and metric labels.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NoPools => "NoPools",
+            Self::NoClusterIp => "NoClusterIP",
+            Self::NotEnoughClusterIps => "NotEnoughClusterIPs",
+            Self::Request(error) => request_word(error),
+            Self::AddressTaken { .. } => "AddressTaken",
+            Self::NoUsablePool { .. } => "NoUsablePool",
+            Self::NoPoolOfFamily { .. } => "NoPoolOfFamily",
+            Self::Exhausted { .. } => "PoolExhausted",
+        }
+    }
+
+    /// Reason of the Warning event, in MetalLB's words; `None`: no event (as MetalLB).
+    #[must_use]
+    pub fn event(&self) -> Option<&'static str> {
+        match self {
+            Self::NoPools | Self::NoClusterIp => None,
+            Self::NotEnoughClusterIps => Some("not enough clusterips"),
+            _ => Some("AllocationFailed"),
+        }
+    }
+
+    /// Every [`Reason::word`], so that a gauge per reason can be zeroed.
+    pub const WORDS: [&'static str; 18] = [
+        "NoPools",
+        "NoClusterIP",
+        "NotEnoughClusterIPs",
+        "AddressTaken",
+        "NoUsablePool",
+        "NoPoolOfFamily",
+        "PoolExhausted",
+        "AddressRequestedTwice",
+        "AddressUnparsable",
+        "AddressFamilyTwice",
+        "AddressOutsideEveryPool",
+        "AddressAvoided",
+        "AddressesInDifferentPools",
+        "AddressNotInRequestedPool",
+        "UnknownPool",
+        "PoolNotPermitted",
+        "AddressFamilyMismatch",
+        "PoolLacksFamily",
+    ];
+}
+
+/// One word for what is wrong with a request.
+#[must_use]
+pub fn request_word(error: &RequestError) -> &'static str {
+    match error {
+        RequestError::BothWays { .. } => "AddressRequestedTwice",
+        RequestError::Unparsable(_) => "AddressUnparsable",
+        RequestError::SameFamily(..) => "AddressFamilyTwice",
+        RequestError::OutsideEveryPool { .. } => "AddressOutsideEveryPool",
+        RequestError::Buggy { .. } => "AddressAvoided",
+        RequestError::DifferentPools(..) => "AddressesInDifferentPools",
+        RequestError::NotInRequestedPool { .. } => "AddressNotInRequestedPool",
+        RequestError::UnknownPool { .. } => "UnknownPool",
+        RequestError::NotPermitted { .. } => "PoolNotPermitted",
+        RequestError::WrongFamily { .. } => "AddressFamilyMismatch",
+        RequestError::PoolLacksFamily { .. } => "PoolLacksFamily",
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPools => f.write_str("no address pool is configured; create an IPAddressPool"),
+            Self::NoClusterIp => f.write_str("the Service has no cluster IP yet"),
+            Self::NotEnoughClusterIps => {
+                f.write_str("ipFamilyPolicy is RequireDualStack, but the Service has not two cluster IPs")
+            }
+            Self::Request(error) => error.fmt(f),
+            Self::AddressTaken { address, owner, clash } => {
+                write!(f, "requested address {address} is held by Service {owner}; {clash}")
+            }
+            Self::NoUsablePool { pools } => write!(
+                f,
+                "no pool gives addresses to this Service by itself: pool(s) {} have autoAssign: false or serve other \
+                 namespaces or Services; name a pool with the annotation metallb.io/address-pool",
+                pools.join(", ")
+            ),
+            Self::NoPoolOfFamily { families, pools } => {
+                write!(f, "no pool for this Service has {families} addresses (pools: {})", pools.join(", "))
+            }
+            Self::Exhausted { families, pools } => {
+                write!(f, "no available IPs: no {families} address is left in pool(s) {}", pools.join(", "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Clash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key => f.write_str("to share it both need the same metallb.io/allow-shared-ip"),
+            Self::Backends => f.write_str(
+                "to share it with externalTrafficPolicy Local both need that policy and the same selector",
+            ),
+            Self::Port(port) => write!(f, "both use port {port}"),
+        }
+    }
+}
+
+/// Why nothing is done about a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// Not of type LoadBalancer.
+    NotLoadBalancer,
+    /// `spec.loadBalancerClass` is not ours.
+    OtherClass,
+}
+
+/// Why a Service cannot keep the address that it held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Its families changed.
+    FamilyChanged,
+    /// RequireDualStack, and the pool has no address of the other family.
+    SecondFamilyMissing {
+        /// The pool of the first.
+        pool: String,
+    },
+    /// No pool contains it any more.
+    OutsideEveryPool(IpAddr),
+    /// Its two addresses are in two pools now.
+    DifferentPools(String, String),
+    /// The pool serves others now.
+    NotPermitted {
+        /// The pool.
+        pool: String,
+    },
+    /// Somebody else has it, and they cannot share.
+    Taken {
+        /// The address.
+        address: IpAddr,
+        /// Who has it.
+        owner: ServiceId,
+        /// Why they cannot share.
+        clash: Clash,
+    },
+    /// The Service asks for another pool.
+    PoolRequested {
+        /// Which one.
+        pool: String,
+    },
+    /// The Service asks for another address.
+    AddressRequested,
+    /// [`Reason`]s that leave no address to a Service.
+    Blocked(Reason),
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FamilyChanged => f.write_str("the IP families of the Service changed"),
+            Self::SecondFamilyMissing { pool } => {
+                write!(
+                    f,
+                    "the Service requires both families, and pool {pool} has no address of the second left"
+                )
+            }
+            Self::OutsideEveryPool(ip) => write!(f, "{ip} is not in any pool (any more)"),
+            Self::DifferentPools(a, b) => write!(f, "its addresses are now in different pools ({a} and {b})"),
+            Self::NotPermitted { pool } => write!(f, "pool {pool} does not serve this Service any more"),
+            Self::Taken { address, owner, clash } => {
+                write!(f, "{address} is held by Service {owner}, which had it first; {clash}")
+            }
+            Self::PoolRequested { pool } => write!(f, "the Service asks for pool {pool}"),
+            Self::AddressRequested => f.write_str("the Service asks for another address"),
+            Self::Blocked(reason) => reason.fmt(f),
+        }
+    }
+}
+
+/// Something a user should hear about that does not change the decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An annotation with the old prefix is in effect.
+    DeprecatedAnnotation(String),
+    /// The Service asks for something impossible and keeps what it has.
+    KeptDespite(RequestError),
+    /// PreferDualStack, and the pool has no address of the other family.
+    NoSecondFamily {
+        /// The pool of the first.
+        pool: String,
+    },
+    /// The pools pinned to this Service are full; an open pool gave the address.
+    PinnedPoolsFull {
+        /// The full ones.
+        pinned: Vec<String>,
+        /// The one that gave.
+        pool: String,
+    },
+    /// The status listed more than one address of a family; only the first is kept.
+    SurplusAddresses(Vec<IpAddr>),
+}
+
+impl Notice {
+    /// Whether it is a Warning, and the event's reason.
+    #[must_use]
+    pub fn event(&self) -> (bool, &'static str) {
+        match self {
+            Self::DeprecatedAnnotation(_) => (true, "deprecatedAnnotation"),
+            Self::KeptDespite(_) => (true, "LoadBalancerFailed"),
+            Self::NoSecondFamily { .. } => (false, "AdditionalAssignFailed"),
+            Self::PinnedPoolsFull { .. } => (true, "PinnedPoolsFull"),
+            Self::SurplusAddresses(_) => (true, "nolbIPsIPFamily"),
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DeprecatedAnnotation(key) => {
+                let name = key.split_once('/').map_or(key.as_str(), |(_, name)| name);
+                write!(f, "annotation {key} is deprecated; use metallb.io/{name}")
+            }
+            Self::KeptDespite(error) => write!(f, "{error}; the Service keeps the address it has"),
+            Self::NoSecondFamily { pool } => {
+                write!(
+                    f,
+                    "pool {pool} has no address of the Service's other family left; it keeps the one it has"
+                )
+            }
+            Self::PinnedPoolsFull { pinned, pool } => write!(
+                f,
+                "no address is left in pool(s) {}, which are meant for this Service; pool {pool} gave one",
+                pinned.join(", ")
+            ),
+            Self::SurplusAddresses(surplus) => {
+                let texts: Vec<String> = surplus.iter().map(ToString::to_string).collect();
+                write!(f, "a Service has at most one address per family; given up: {}", texts.join(", "))
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What the integration tests share: pools in one line, and a naive judge of who may have which address.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use patina_controller_core::allocator::Sharing;
+use patina_controller_core::view::ServiceId;
+use patina_crds::config::{Config, ObjectRef, Pool, ServiceAllocation};
+use patina_crds::net::{Family, from_number};
+
+pub fn pool(name: &str, ranges: &[&str]) -> Pool {
+    Pool {
+        name: name.to_owned(),
+        source: ObjectRef { kind: "IPAddressPool".into(), namespace: "test".into(), name: name.to_owned() },
+        labels: BTreeMap::new(),
+        ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+        auto_assign: true,
+        avoid_buggy_ips: false,
+        allocation: ServiceAllocation::default(),
+    }
+}
+
+pub fn config(pools: impl IntoIterator<Item = Pool>) -> Config {
+    Config { pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(), ..Config::default() }
+}
+
+pub fn buggy(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.octets()[3] == 0 || ip.octets()[3] == 255)
+}
+
+/// The addresses that a pool may give, one by one, in declared order. Only for small pools.
+pub fn addresses(pool: &Pool) -> impl Iterator<Item = IpAddr> + '_ {
+    pool.ranges
+        .iter()
+        .flat_map(|range| {
+            (range.first_number()..=range.last_number()).map(|n| from_number(range.family(), n).unwrap())
+        })
+        .filter(|ip| !(pool.avoid_buggy_ips && buggy(*ip)))
+}
+
+/// api.md 3.2, literally.
+pub fn may_share(a: &Sharing, b: &Sharing) -> bool {
+    a.group.is_some() && a.group == b.group && a.ports.is_disjoint(&b.ports)
+}
+
+/// Everybody and what they have.
+pub type Holders = BTreeMap<ServiceId, (Vec<IpAddr>, Sharing)>;
+
+pub fn may_have(holders: &Holders, id: &ServiceId, ip: IpAddr, sharing: &Sharing) -> bool {
+    holders
+        .iter()
+        .filter(|(other, (addresses, _))| *other != id && addresses.contains(&ip))
+        .all(|(_, (_, theirs))| may_share(sharing, theirs))
+}
+
+/// The linear scan that the allocator must agree with.
+pub fn naive_pick(
+    holders: &Holders,
+    pool: &Pool,
+    id: &ServiceId,
+    family: Family,
+    sharing: &Sharing,
+) -> Option<IpAddr> {
+    addresses(pool).find(|ip| Family::of(*ip) == family && may_have(holders, id, *ip, sharing))
+}
