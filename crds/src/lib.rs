@@ -8,3 +8,6 @@ pub mod config;
 pub mod keys;
 pub mod net;
 pub mod selector;
+pub mod suggest;
+pub mod types;
+pub mod yaml;

@@ -91,6 +91,31 @@ pub fn any_matches(selectors: &[Selector], labels: &Labels) -> bool {
     selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
 }
 
+/// Whether no object can satisfy both lists of alternatives, whatever its labels. `false` when it is not certain.
+#[must_use]
+pub fn disjoint(a: &[Selector], b: &[Selector]) -> bool {
+    !a.is_empty() && !b.is_empty() && a.iter().all(|a| b.iter().all(|b| a.contradicts(b)))
+}
+
+impl Selector {
+    /// Whether some requirement of one rules out some requirement of the other.
+    fn contradicts(&self, other: &Self) -> bool {
+        self.requirements.iter().any(|a| other.requirements.iter().any(|b| a.excludes(b) || b.excludes(a)))
+    }
+}
+
+impl Requirement {
+    fn excludes(&self, other: &Self) -> bool {
+        use Requirement::{DoesNotExist, Exists, In, NotIn};
+        match (self, other) {
+            (In(a, these), In(b, those)) => a == b && these.is_disjoint(those),
+            (In(a, these), NotIn(b, those)) => a == b && these.is_subset(those),
+            (In(a, _) | Exists(a), DoesNotExist(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
@@ -161,6 +186,25 @@ mod tests {
         assert!(any_matches(&[], &labels(&[])));
         assert!(any_matches(&[a.clone(), b.clone()], &labels(&[("app", "b")])));
         assert!(!any_matches(&[a, b], &labels(&[("app", "c")])));
+    }
+
+    #[test]
+    fn disjoint_only_when_certain() {
+        let parse = |operator: &str, values: &[&str]| {
+            vec![Selector::compile(&expression("rack", operator, values)).unwrap()]
+        };
+        let (a, b, ab) = (parse("In", &["a"]), parse("In", &["b"]), parse("In", &["a", "b"]));
+        let (not_a, none, some) = (parse("NotIn", &["a"]), parse("DoesNotExist", &[]), parse("Exists", &[]));
+        for (x, y) in [(&a, &b), (&a, &not_a), (&a, &none), (&some, &none)] {
+            assert!(disjoint(x, y) && disjoint(y, x), "{x:?} {y:?}");
+        }
+        for (x, y) in [(&a, &ab), (&ab, &not_a), (&not_a, &none), (&a, &some), (&a, &a)] {
+            assert!(!disjoint(x, y) && !disjoint(y, x), "{x:?} {y:?}");
+        }
+        assert!(!disjoint(&a, &[]), "no selector is every node");
+        let either = [a[0].clone(), b[0].clone()];
+        assert!(!disjoint(&either, &b));
+        assert!(disjoint(&either, &none));
     }
 
     #[test]

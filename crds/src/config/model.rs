@@ -156,7 +156,9 @@ pub enum Community {
 /// A router to speak BGP with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Where it was written; its name for people.
+    /// Name, by which advertisements mean it: that of the resource, or `peer1` and on for the ConfigMap's.
+    pub name: String,
+    /// Where it was written.
     pub source: ObjectRef,
     /// Our AS number.
     pub my_asn: u32,
@@ -197,6 +199,7 @@ pub struct Peer {
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peer")
+            .field("name", &self.name)
             .field("source", &self.source)
             .field("my_asn", &self.my_asn)
             .field("peer_asn", &self.peer_asn)
@@ -224,6 +227,15 @@ pub enum PeerAddress {
     Ip(IpAddr),
     /// Unnumbered: whoever sends router advertisements on this interface.
     Interface(String),
+}
+
+impl std::fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Interface(name) => write!(f, "interface {name}"),
+        }
+    }
 }
 
 /// RFC 5880 timers and modes. `None` means our default.

@@ -1,0 +1,122 @@
+//! The older version of BGPPeer: served, deprecated. Its fields are a subset of v1beta2's with the same JSON, so the API
+//! server converts between the two without a webhook.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::is_false;
+
+/// A router to speak BGP with, as v1beta1 has it.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "metallb.io",
+    version = "v1beta1",
+    kind = "BGPPeer",
+    plural = "bgppeers",
+    singular = "bgppeer",
+    namespaced,
+    storage = false,
+    deprecated = "metallb.io/v1beta1 BGPPeer is deprecated, use metallb.io/v1beta2 BGPPeer",
+    status = "BGPPeerStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "BGPPeer is a router to speak BGP with.",
+    printcolumn(name = "Address", type_ = "string", json_path = ".spec.peerAddress"),
+    printcolumn(name = "ASN", type_ = "string", json_path = ".spec.peerASN"),
+    printcolumn(name = "BFD Profile", type_ = "string", json_path = ".spec.bfdProfile"),
+    printcolumn(name = "Multi Hops", type_ = "string", json_path = ".spec.ebgpMultiHop")
+)]
+#[serde(rename_all = "camelCase", remote = "Self")]
+pub struct BGPPeerSpec {
+    /// AS number of our end of the session.
+    #[serde(default, rename = "myASN")]
+    #[schemars(required, range(min = 0, max = 4_294_967_295u32), extend("format" = "int64"))]
+    pub my_asn: i64,
+
+    /// AS number of the peer.
+    #[serde(default, rename = "peerASN")]
+    #[schemars(required, range(min = 0, max = 4_294_967_295u32), extend("format" = "int64"))]
+    pub peer_asn: i64,
+
+    /// Address of the peer.
+    #[serde(default)]
+    #[schemars(required)]
+    pub peer_address: String,
+
+    /// Our address of the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<String>,
+
+    /// TCP port of the peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 16384), extend("format" = "int32"))]
+    pub peer_port: Option<i64>,
+
+    /// BGP hold time as a duration (90s): 0s, or at least 3s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_time: Option<String>,
+
+    /// BGP keepalive time as a duration (30s), not more than holdTime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalive_time: Option<String>,
+
+    /// BGP identifier to present, an IPv4 address.
+    #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<String>,
+
+    /// Selectors of the nodes that connect to the peer; one match is enough. Without any, all nodes do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub node_selectors: Vec<NodeSelector>,
+
+    /// TCP-MD5 key of the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+
+    /// Name of the BFDProfile of the BFD session that guards this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd_profile: Option<String>,
+
+    /// Whether the eBGP peer is more than one hop away.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ebgp_multi_hop: bool,
+}
+super::spec_may_be_absent!(BGPPeerSpec);
+
+/// A selector of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSelector {
+    /// Labels that must have exactly these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+
+    /// Requirements on labels; all of them must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub match_expressions: Vec<MatchExpression>,
+}
+
+/// A requirement on a label.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchExpression {
+    /// Label key.
+    #[serde(default)]
+    #[schemars(required)]
+    pub key: String,
+
+    /// In, NotIn, Exists or DoesNotExist.
+    #[serde(default)]
+    #[schemars(required)]
+    pub operator: String,
+
+    /// Values for In and NotIn.
+    #[serde(default)]
+    #[schemars(required, length(min = 1))]
+    pub values: Vec<String>,
+}
+
+/// Nothing yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BGPPeerStatus {}

@@ -1,0 +1,354 @@
+//! YAML written by people, read so that nothing of it is lost: the only module that knows serde_yaml.
+//!
+//! A [`Node`] keeps what Go's YAML decoder looks at and serde's data model drops: doubled keys, the text of a plain scalar
+//! (`0123`, `1e3`), and merge keys (`<<`). Anchors are expanded within serde_yaml's repetition limit.
+
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{self, Deserialize, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+
+/// Larger input is refused before it is looked at. The API server stores no object above 1.5 MiB, and no ConfigMap above 1.
+pub const MAX_BYTES: usize = 1 << 20;
+/// Nodes after anchors are expanded; more is an attack, or at least not a configuration.
+pub const MAX_NODES: usize = 1 << 20;
+
+/// A YAML value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    /// Anything but a list and a map.
+    Scalar(Scalar),
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping in its order, doubled keys included; keys that are no scalars are empty strings.
+    Map(Vec<(String, Node)>),
+}
+
+/// A scalar: what it resolves to, and its text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scalar {
+    /// Resolved by YAML 1.2's core rules.
+    pub value: ScalarValue,
+    /// As it was written, without quotes.
+    pub text: String,
+}
+
+/// What a scalar is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ScalarValue {
+    /// Nothing, `~`, `null`.
+    Null,
+    /// `true`, `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i128),
+    /// A number.
+    Float(f64),
+    /// Anything else, and everything in quotes.
+    Text,
+}
+
+impl Node {
+    /// What it is, for a sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::List(_) => "a list".to_owned(),
+            Self::Map(_) => "a map".to_owned(),
+            Self::Scalar(scalar) => match scalar.value {
+                ScalarValue::Null => "nothing".to_owned(),
+                ScalarValue::Bool(_) => format!("the boolean {}", scalar.text),
+                ScalarValue::Int(_) | ScalarValue::Float(_) => format!("the number {}", scalar.text),
+                ScalarValue::Text => format!("the text {:?}", scalar.text),
+            },
+        }
+    }
+
+    /// Whether it is null.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Scalar(Scalar { value: ScalarValue::Null, .. }))
+    }
+}
+
+/// Why a text is not YAML that we read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum YamlError {
+    /// More than [`MAX_BYTES`].
+    #[error("{0} bytes are too many; allowed is {MAX_BYTES}")]
+    TooLarge(usize),
+    /// Not YAML; the message has line and column.
+    #[error("not valid YAML: {0}")]
+    Syntax(String),
+}
+
+/// The documents of a text. Each stands for itself, except that after a syntax error there is no next one: where it
+/// would begin is not known.
+#[must_use]
+pub fn documents(text: &str) -> Vec<Result<Node, YamlError>> {
+    if text.len() > MAX_BYTES {
+        return vec![Err(YamlError::TooLarge(text.len()))];
+    }
+    // Two passes over each document: the first finds the shape, the second takes the text of each scalar, which serde gives
+    // only to those who ask for a string.
+    let (shapes, texts) =
+        (serde_yaml::Deserializer::from_str(text), serde_yaml::Deserializer::from_str(text));
+    let mut out = Vec::new();
+    for (first, second) in shapes.zip(texts) {
+        let budget = Cell::new(MAX_NODES);
+        let node = Shape(&budget)
+            .deserialize(first)
+            .and_then(|shape| WithText(&shape).deserialize(second))
+            .map_err(|error| YamlError::Syntax(error.to_string()));
+        let failed = node.is_err();
+        out.push(node.map(merged));
+        if failed {
+            break;
+        }
+    }
+    out
+}
+
+/// First pass: resolved scalars, no text yet.
+struct Shape<'a>(&'a Cell<usize>);
+
+impl Shape<'_> {
+    fn spend<E: de::Error>(&self) -> Result<(), E> {
+        match self.0.get().checked_sub(1) {
+            Some(left) => {
+                self.0.set(left);
+                Ok(())
+            }
+            None => Err(E::custom(format!("more than {MAX_NODES} values after anchors are expanded"))),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Shape<'_> {
+    type Value = Node;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        self.spend()?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+fn scalar<E>(value: ScalarValue) -> Result<Node, E> {
+    Ok(Node::Scalar(Scalar { value, text: String::new() }))
+}
+
+impl<'de> Visitor<'de> for Shape<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value without a tag of its own")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        scalar(ScalarValue::Null)
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Node, E> {
+        scalar(ScalarValue::Bool(v))
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Node, E> {
+        scalar(ScalarValue::Int(v.into()))
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<Node, E> {
+        scalar(ScalarValue::Int(v.into()))
+    }
+
+    fn visit_i128<E>(self, v: i128) -> Result<Node, E> {
+        scalar(ScalarValue::Int(v))
+    }
+
+    fn visit_u128<E>(self, v: u128) -> Result<Node, E> {
+        scalar(i128::try_from(v).map_or(ScalarValue::Text, ScalarValue::Int))
+    }
+
+    fn visit_f64<E>(self, v: f64) -> Result<Node, E> {
+        scalar(ScalarValue::Float(v))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Node, E> {
+        scalar(ScalarValue::Text)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut out = Vec::new();
+        while let Some(node) = seq.next_element_seed(Shape(self.0))? {
+            out.push(node);
+        }
+        Ok(Node::List(out))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut out = Vec::new();
+        while let Some(key) = map.next_key_seed(Shape(self.0))? {
+            if !matches!(key, Node::Scalar(_)) {
+                return Err(de::Error::custom("a key must be a scalar, not a list or a map"));
+            }
+            out.push((String::new(), map.next_value_seed(Shape(self.0))?));
+        }
+        Ok(Node::Map(out))
+    }
+}
+
+/// Second pass: the same shape, with the text of every scalar.
+struct WithText<'a>(&'a Node);
+
+impl<'de> DeserializeSeed<'de> for WithText<'_> {
+    type Value = Node;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        match self.0 {
+            Node::Scalar(scalar) => {
+                let text = String::deserialize(deserializer)?;
+                Ok(Node::Scalar(Scalar { value: scalar.value, text }))
+            }
+            Node::List(_) => deserializer.deserialize_seq(self),
+            Node::Map(_) => deserializer.deserialize_map(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for WithText<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the same value as in the first pass")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let Node::List(shapes) = self.0 else { return Err(de::Error::custom("no list in the first pass")) };
+        let mut out = Vec::with_capacity(shapes.len());
+        for shape in shapes {
+            out.extend(seq.next_element_seed(WithText(shape))?);
+        }
+        Ok(Node::List(out))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let Node::Map(shapes) = self.0 else { return Err(de::Error::custom("no map in the first pass")) };
+        let mut out = Vec::with_capacity(shapes.len());
+        for (_, shape) in shapes {
+            let Some(key) = map.next_key::<String>()? else { break };
+            out.push((key, map.next_value_seed(WithText(shape))?));
+        }
+        Ok(Node::Map(out))
+    }
+}
+
+/// YAML 1.1's merge keys, which Go's decoder knows: `<<: *base` brings the entries of `base` that are not given beside it.
+fn merged(node: Node) -> Node {
+    match node {
+        Node::Scalar(_) => node,
+        Node::List(list) => Node::List(list.into_iter().map(merged).collect()),
+        Node::Map(entries) => {
+            let (merges, mut own): (Vec<_>, Vec<_>) = entries
+                .into_iter()
+                .map(|(key, value)| (key, merged(value)))
+                .partition(|(key, _)| key == "<<");
+            for (key, value) in merges {
+                match value {
+                    Node::Map(entries) => add_missing(&mut own, entries),
+                    Node::List(maps) if maps.iter().all(|map| matches!(map, Node::Map(_))) => {
+                        for map in maps {
+                            if let Node::Map(entries) = map {
+                                add_missing(&mut own, entries);
+                            }
+                        }
+                    }
+                    other => own.push((key, other)),
+                }
+            }
+            Node::Map(own)
+        }
+    }
+}
+
+fn add_missing(own: &mut Vec<(String, Node)>, entries: Vec<(String, Node)>) {
+    for (key, value) in entries {
+        if !own.iter().any(|(existing, _)| *existing == key) {
+            own.push((key, value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn one(text: &str) -> Node {
+        documents(text).remove(0).unwrap()
+    }
+
+    fn entry<'a>(node: &'a Node, key: &str) -> &'a Node {
+        let Node::Map(entries) = node else { panic!("{node:?} is no map") };
+        &entries.iter().find(|(k, _)| k == key).unwrap_or_else(|| panic!("no {key} in {node:?}")).1
+    }
+
+    #[test]
+    fn scalars_keep_their_text() {
+        let node = one("a: 1e3\nb: 0x10\nc: '7'\nd: no\ne: ~\nf: true\n");
+        let texts: Vec<String> =
+            ["a", "b", "c", "d", "e", "f"].map(|key| entry(&node, key).describe()).into();
+        assert_eq!(
+            texts,
+            [
+                "the number 1e3",
+                "the number 0x10",
+                "the text \"7\"",
+                "the text \"no\"",
+                "nothing",
+                "the boolean true"
+            ]
+        );
+    }
+
+    #[test]
+    fn doubled_keys_are_kept_and_anchors_expanded() {
+        assert_eq!(one("a: 1\na: 2\n"), {
+            let int = |n: i128| Node::Scalar(Scalar { value: ScalarValue::Int(n), text: n.to_string() });
+            Node::Map(vec![("a".into(), int(1)), ("a".into(), int(2))])
+        });
+        let node = one("base: &b {x: 1, y: 2}\nuse:\n  <<: *b\n  y: 3\n");
+        assert_eq!(entry(entry(&node, "use"), "y").describe(), "the number 3");
+        assert_eq!(entry(entry(&node, "use"), "x").describe(), "the number 1");
+    }
+
+    #[test]
+    fn several_documents_and_an_empty_one() {
+        assert_eq!(documents("a: 1\n---\nb: 2\n").len(), 2);
+        assert!(documents("").iter().all(|d| d.as_ref().is_ok_and(Node::is_null)));
+        assert!(documents("# only a comment\n").iter().all(|d| d.as_ref().is_ok_and(Node::is_null)));
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let before = format!("*a{}", level - 1);
+            bomb += &format!("a{level}: &a{level} [{}]\n", vec![before.as_str(); 10].join(", "));
+        }
+        assert!(documents(&bomb).iter().any(Result::is_err));
+        assert!(documents(&"[".repeat(100_000)).iter().any(Result::is_err));
+        assert!(matches!(documents(&"x".repeat(MAX_BYTES + 1))[..], [Err(YamlError::TooLarge(_))]));
+    }
+
+    proptest! {
+        #[test]
+        fn reading_is_total(text in "(?s).{0,200}") {
+            let _ = documents(&text);
+        }
+
+        #[test]
+        fn reading_yaml_like_text_is_total(text in "([a-z<*&!|>{}\\[\\],:#'\"\\-]|\n| |[0-9]){0,80}") {
+            let _ = documents(&text);
+        }
+    }
+}
