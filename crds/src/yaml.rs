@@ -83,7 +83,7 @@ pub enum YamlError {
 }
 
 /// The documents of a text. Each stands for itself, except that after a syntax error there is no next one: where it
-/// would begin is not known.
+/// would begin is not known. An empty text has no document.
 #[must_use]
 pub fn documents(text: &str) -> Vec<Result<Node, YamlError>> {
     if text.len() > MAX_BYTES {
@@ -100,6 +100,10 @@ pub fn documents(text: &str) -> Vec<Result<Node, YamlError>> {
             .deserialize(first)
             .and_then(|shape| WithText(&shape).deserialize(second))
             .map_err(|error| YamlError::Syntax(error.to_string()));
+        // A stream without any document: serde_yaml's one error for it.
+        if node == Err(YamlError::Syntax("EOF while parsing a value".to_owned())) {
+            break;
+        }
         let failed = node.is_err();
         out.push(node.map(merged));
         if failed {

@@ -23,11 +23,12 @@ use super::fragments;
     printcolumn(name = "Addresses", type_ = "string", json_path = ".spec.addresses")
 )]
 #[serde(rename_all = "camelCase", remote = "Self")]
+#[schemars(extend("required" = ["addresses"]))]
 pub struct IPAddressPoolSpec {
     /// Addresses of the pool. Each entry is a CIDR (192.0.2.0/24, 2001:db8::/64) or a range of addresses
     /// (192.0.2.10-192.0.2.20). IPv4 and IPv6 may stand in one pool. No address may be in two pools.
-    #[serde(default)]
-    #[schemars(required, length(min = 1))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub addresses: Vec<String>,
 
     /// Whether addresses are given from this pool to Services that do not ask for it by name or by address.

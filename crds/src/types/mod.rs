@@ -83,6 +83,12 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
+/// For `skip_serializing_if`: a number whose absence means 0.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference
+fn is_zero(value: &i64) -> bool {
+    *value == 0
+}
+
 /// Fragments of schema that schemars cannot derive.
 mod fragments {
     use schemars::{Schema, SchemaGenerator, json_schema};

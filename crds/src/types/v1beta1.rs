@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::is_false;
+use super::{is_false, is_zero};
 
 /// A router to speak BGP with, as v1beta1 has it.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,20 +30,20 @@ use super::is_false;
     printcolumn(name = "Multi Hops", type_ = "string", json_path = ".spec.ebgpMultiHop")
 )]
 #[serde(rename_all = "camelCase", remote = "Self")]
+#[schemars(extend("required" = ["myASN", "peerASN", "peerAddress"]))]
 pub struct BGPPeerSpec {
     /// AS number of our end of the session.
-    #[serde(default, rename = "myASN")]
-    #[schemars(required, range(min = 0, max = 4_294_967_295u32), extend("format" = "int64"))]
+    #[serde(default, rename = "myASN", skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 4_294_967_295u32), extend("format" = "int64"))]
     pub my_asn: i64,
 
     /// AS number of the peer.
-    #[serde(default, rename = "peerASN")]
-    #[schemars(required, range(min = 0, max = 4_294_967_295u32), extend("format" = "int64"))]
+    #[serde(default, rename = "peerASN", skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 4_294_967_295u32), extend("format" = "int64"))]
     pub peer_asn: i64,
 
     /// Address of the peer.
-    #[serde(default)]
-    #[schemars(required)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub peer_address: String,
 
     /// Our address of the session.
@@ -100,20 +100,19 @@ pub struct NodeSelector {
 
 /// A requirement on a label.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["key", "operator", "values"]))]
 pub struct MatchExpression {
     /// Label key.
-    #[serde(default)]
-    #[schemars(required)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key: String,
 
     /// In, NotIn, Exists or DoesNotExist.
-    #[serde(default)]
-    #[schemars(required)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub operator: String,
 
     /// Values for In and NotIn.
-    #[serde(default)]
-    #[schemars(required, length(min = 1))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub values: Vec<String>,
 }
 
