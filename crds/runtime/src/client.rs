@@ -23,6 +23,9 @@ pub enum ClientError {
         /// What is wrong with it.
         source: kube::config::KubeconfigError,
     },
+    /// A context was named, and the default kubeconfig does not have it.
+    #[error("cannot use the kubeconfig: {0}")]
+    Context(#[source] kube::config::KubeconfigError),
     /// Neither a kubeconfig nor a Pod.
     #[error(
         "no API server known: give --kubeconfig FILE, set KUBECONFIG, or run in a Pod with a ServiceAccount ({0})"
@@ -41,20 +44,22 @@ pub enum ClientError {
 /// # Errors
 /// No usable configuration.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
-    Client::try_from(config(kubeconfig).await?).map_err(ClientError::Setup)
+    Client::try_from(config(kubeconfig, None).await?).map_err(ClientError::Setup)
 }
 
-/// The configuration behind [`connect`], for callers that need the default namespace too.
+/// The configuration behind [`connect`], for callers that choose a context or need its namespace.
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, ClientError> {
+pub async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config, ClientError> {
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     let mut config = match kubeconfig {
         Some(path) => {
             let wrap = |source| ClientError::Kubeconfig { path: path.to_owned(), source };
             let file = Kubeconfig::read_from(path).map_err(wrap)?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrap)?
+            Config::from_custom_kubeconfig(file, &options).await.map_err(wrap)?
         }
+        None if context.is_some() => Config::from_kubeconfig(&options).await.map_err(ClientError::Context)?,
         None => Config::infer().await.map_err(ClientError::Infer)?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
