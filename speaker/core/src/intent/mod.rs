@@ -110,12 +110,14 @@ fn decide(snapshot: &Snapshot<'_>, nodes: &Nodes<'_>, group: Group<'_>, intent: 
     }
     for (claim, fitness) in active {
         let mut verdict = elected(claim.service);
-        match leader.as_deref() {
+        match &leader {
             None => verdict.why_not = Some(nodes.closest(&fitness)),
-            Some(leader) if leader != snapshot.node => verdict.why_not = Some(nodes.own(&fitness, leader)),
-            Some(_) => match nodes.unfit(nodes.own_index(), &fitness) {
-                // We lead the group, for the sake of its other members.
+            Some(leader) => match nodes.unfit_here(&fitness) {
+                // Also when we lead the group for the sake of its other members.
                 Some(why_not) => verdict.why_not = Some(why_not),
+                None if **leader != *snapshot.node => {
+                    verdict.why_not = Some(WhyNot::NotOwner(Arc::clone(leader)));
+                }
                 None => announce(snapshot, nodes, &claim, &mut verdict, intent),
             },
         }

@@ -92,7 +92,7 @@ impl<'a> Nodes<'a> {
     }
 
     /// Index of this node; `None` while its Node object is not known.
-    pub(super) fn own_index(&self) -> Option<usize> {
+    fn own_index(&self) -> Option<usize> {
         self.by_name.get(self.own).copied()
     }
 
@@ -142,15 +142,24 @@ impl<'a> Nodes<'a> {
         here.filter_map(|advertisement| self.advertisements.get(*advertisement)).collect()
     }
 
-    /// What stops a node; `None`: nothing. A node that is not known has no (known) speaker.
-    pub(super) fn unfit(&self, index: Option<usize>, fitness: &[Fitness]) -> Option<WhyNot> {
-        let Some((name, fitness)) =
-            index.and_then(|index| Some((self.names.get(index)?, fitness.get(index)?)))
-        else {
-            return Some(WhyNot::NoLiveSpeaker(None));
-        };
-        let name = Arc::clone(name);
-        match fitness {
+    /// What stops this node; `None`: nothing.
+    pub(super) fn unfit_here(&self, fitness: &[Fitness]) -> Option<WhyNot> {
+        match self.own_index() {
+            Some(index) => self.unfit(index, fitness),
+            None => Some(WhyNot::NodeUnknown(Arc::from(self.own))),
+        }
+    }
+
+    /// Why nobody announces: what stops the node that comes furthest, the first of them by index.
+    pub(super) fn closest(&self, fitness: &[Fitness]) -> WhyNot {
+        let best = (0..fitness.len()).rev().max_by_key(|index| fitness.get(*index));
+        best.and_then(|index| self.unfit(index, fitness)).unwrap_or(WhyNot::NoLiveSpeaker(None))
+    }
+
+    /// What stops a node; `None`: nothing.
+    fn unfit(&self, index: usize, fitness: &[Fitness]) -> Option<WhyNot> {
+        let name = Arc::clone(self.names.get(index)?);
+        match fitness.get(index)? {
             Fitness::Fit => None,
             Fitness::NotSelected => Some(WhyNot::NodeNotSelected(name)),
             Fitness::Excluded => Some(WhyNot::NodeLabeledExcludeBalancers(name)),
@@ -158,17 +167,6 @@ impl<'a> Nodes<'a> {
             Fitness::NoSpeaker => Some(WhyNot::NoLiveSpeaker(Some(name))),
             Fitness::NoLocalEndpoint => Some(WhyNot::NoLocalEndpoints(name)),
         }
-    }
-
-    /// Why this node does not announce what `leader` does: what it lacks itself, or only the first place.
-    pub(super) fn own(&self, fitness: &[Fitness], leader: &str) -> WhyNot {
-        self.unfit(self.own_index(), fitness).unwrap_or_else(|| WhyNot::NotOwner(self.name(leader)))
-    }
-
-    /// Why nobody announces: what stops the node that comes furthest, the first of them by index.
-    pub(super) fn closest(&self, fitness: &[Fitness]) -> WhyNot {
-        let best = (0..fitness.len()).rev().max_by_key(|index| fitness.get(*index));
-        self.unfit(best, fitness).unwrap_or(WhyNot::NoLiveSpeaker(None))
     }
 
     fn selection(&self, advertisement: usize, node: usize) -> Option<u32> {

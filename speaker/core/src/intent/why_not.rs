@@ -43,6 +43,8 @@ pub enum WhyNot {
     SharedIpWithServiceSelector(ObjectRef),
     /// It has no usable endpoint at all.
     NoEndpoints,
+    /// No Node object of this name; only about this node.
+    NodeUnknown(Arc<str>),
     /// No matching advertisement selects the node.
     NodeNotSelected(Arc<str>),
     /// The node carries the exclude label.
@@ -79,6 +81,7 @@ impl WhyNot {
             Self::NoMatchingAdvertisement { .. } => "noMatchingAdvertisement",
             Self::SharedIpWithServiceSelector(_) => "sharedIPWithServiceSelector",
             Self::NoEndpoints => "noEndpoints",
+            Self::NodeUnknown(_) => "nodeUnknown",
             Self::NodeNotSelected(_) => "nodeNotSelected",
             Self::NodeLabeledExcludeBalancers(_) => "nodeLabeledExcludeBalancers",
             Self::NodeNetworkUnavailable(_) => "nodeNetworkUnavailable",
@@ -110,11 +113,8 @@ impl fmt::Display for WhyNot {
             Self::NoIpAllocated => f.write_str("the Service has no address in its status yet"),
             Self::InvalidIp(text) => write!(f, "{text:?} in the Service's status is not an IP address"),
             Self::IpNotAllowed(ips) => {
-                write!(
-                    f,
-                    "no configured pool contains {}; the controller will replace or release it",
-                    list(ips)
-                )
+                let all = if ips.len() > 1 { "all of " } else { "" };
+                write!(f, "no configured pool contains {all}{}; the controller will see to it", list(ips))
             }
             Self::NoMatchingAdvertisement { pool, bgp: false } => {
                 write!(f, "no L2Advertisement covers pool {pool:?} for this Service")
@@ -131,6 +131,7 @@ impl fmt::Display for WhyNot {
                  Services that share an address would be announced differently"
             ),
             Self::NoEndpoints => f.write_str("the Service has no usable endpoint"),
+            Self::NodeUnknown(node) => write!(f, "there is no Node object named {node}"),
             Self::NodeNotSelected(node) => write!(f, "no advertisement for this Service selects node {node}"),
             Self::NodeLabeledExcludeBalancers(node) => {
                 write!(f, "node {node} carries the label {EXCLUDE_FROM_EXTERNAL_LB}")
