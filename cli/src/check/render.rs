@@ -1,0 +1,189 @@
+//! A configuration in words: what it gives, to whom, and who announces it.
+
+use patina_crds::config::{Config, L2Advertisement, Peer, PeerAddress, PeerAsn, Pool};
+use patina_crds::net::AddressRange;
+use patina_crds::selector::Selector;
+
+use crate::table::Table;
+
+/// Tables of pools, advertisements and peers, then what looks like a mistake though it is valid.
+#[must_use]
+pub(super) fn config(config: &Config) -> String {
+    let mut out = String::new();
+    let mut pools = Table::new(&["POOL", "ADDRESSES", "SIZE", "AUTO", "FOR", "ANNOUNCED BY"]);
+    for pool in config.pools.values() {
+        let ranges: Vec<_> = pool.ranges.iter().map(range).collect();
+        let auto = if pool.auto_assign { "yes" } else { "on request" };
+        pools.row([
+            pool.name.clone(),
+            ranges.join(", "),
+            size(pool),
+            auto.to_owned(),
+            users(pool),
+            announced_by(config, &pool.name),
+        ]);
+    }
+    push(&mut out, &pools);
+
+    let mut l2 = Table::new(&["L2 ADVERTISEMENT", "POOLS", "NODES", "INTERFACES", "SERVICES"]);
+    for ad in &config.l2_advertisements {
+        l2.row([
+            ad.source.name.clone(),
+            joined(&ad.pools),
+            nodes(ad),
+            if ad.interfaces.is_empty() { "all".to_owned() } else { joined(&ad.interfaces) },
+            selectors(&ad.service_selectors),
+        ]);
+    }
+    push(&mut out, &l2);
+
+    let mut bgp = Table::new(&["BGP ADVERTISEMENT", "POOLS", "NODES", "PEERS", "PREFIXES", "SERVICES"]);
+    for ad in &config.bgp_advertisements {
+        bgp.row([
+            ad.source.name.clone(),
+            joined(&ad.pools),
+            selectors(&ad.node_selectors),
+            if ad.peers.is_empty() { "all".to_owned() } else { joined(&ad.peers) },
+            format!("/{} /{}", ad.aggregation_length, ad.aggregation_length_v6),
+            selectors(&ad.service_selectors),
+        ]);
+    }
+    push(&mut out, &bgp);
+
+    let mut peers = Table::new(&["PEER", "ADDRESS", "ASN", "OUR ASN", "NODES", "BFD"]);
+    for peer in &config.peers {
+        peers.row([
+            peer.source.name.clone(),
+            peer_address(peer),
+            match peer.peer_asn {
+                PeerAsn::Number(number) => number.to_string(),
+                PeerAsn::Internal => "internal".to_owned(),
+                PeerAsn::External => "external".to_owned(),
+            },
+            peer.local_asn.unwrap_or(peer.my_asn).to_string(),
+            selectors(&peer.node_selectors),
+            peer.bfd_profile.clone().unwrap_or_default(),
+        ]);
+    }
+    push(&mut out, &peers);
+    out
+}
+
+/// What is valid and still seldom meant.
+#[must_use]
+pub(super) fn remarks(config: &Config) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if config.pools.is_empty() {
+        remarks.push("there is no pool: no Service gets an address".to_owned());
+    }
+    for name in config.pools.keys() {
+        let l2 = config.l2_advertisements.iter().any(|ad| ad.pools.contains(name));
+        let bgp = config.bgp_advertisements.iter().any(|ad| ad.pools.contains(name));
+        if !l2 && !bgp {
+            remarks.push(format!("pool {name} is covered by no advertisement: its addresses reach nobody"));
+        }
+        if bgp && !l2 && config.peers.is_empty() {
+            remarks.push(format!("pool {name} is announced by BGP, but there is no BGPPeer to tell"));
+        }
+    }
+    let advertisements = config
+        .l2_advertisements
+        .iter()
+        .map(|ad| (&ad.source, &ad.pools))
+        .chain(config.bgp_advertisements.iter().map(|ad| (&ad.source, &ad.pools)));
+    for (source, pools) in advertisements {
+        if pools.is_empty() {
+            remarks.push(format!("{source} covers no pool that exists"));
+        }
+    }
+    remarks
+}
+
+fn push(out: &mut String, table: &Table) {
+    if !table.is_empty() {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.push_str(&table.render());
+    }
+}
+
+/// `first-last`, or the CIDR when it is one.
+pub(super) fn range(range: &AddressRange) -> String {
+    match range.cidrs().as_slice() {
+        [(_, prefix)] if range.first() != range.last() => format!("{}/{prefix}", range.first()),
+        _ => range.to_string(),
+    }
+}
+
+/// Addresses that can be given; large IPv6 pools as a power of two.
+fn size(pool: &Pool) -> String {
+    let total = pool.ranges.iter().map(AddressRange::len).fold(0u128, u128::saturating_add);
+    let buggy = if pool.avoid_buggy_ips { " less .0 and .255" } else { "" };
+    if total > 1 << 40 {
+        return format!("2^{}{buggy}", total.ilog2());
+    }
+    format!("{total}{buggy}")
+}
+
+fn users(pool: &Pool) -> String {
+    let allocation = &pool.allocation;
+    let mut parts = Vec::new();
+    if !allocation.namespaces.is_empty() {
+        parts.push(format!("namespaces {}", joined(&allocation.namespaces)));
+    }
+    if !allocation.namespace_selectors.is_empty() {
+        parts.push(format!("namespaces with {}", selectors(&allocation.namespace_selectors)));
+    }
+    let mut text = parts.join(" or ");
+    if !allocation.service_selectors.is_empty() {
+        let and = if text.is_empty() { "" } else { "; " };
+        text.push_str(&format!("{and}Services with {}", selectors(&allocation.service_selectors)));
+    }
+    if text.is_empty() {
+        text.push_str("all");
+    }
+    if let Some(priority) = allocation.priority {
+        text.push_str(&format!(" (priority {priority})"));
+    }
+    text
+}
+
+fn announced_by(config: &Config, pool: &str) -> String {
+    let mut ways = Vec::new();
+    if config.l2_advertisements.iter().any(|ad| ad.pools.contains(pool)) {
+        ways.push("layer 2");
+    }
+    if config.bgp_advertisements.iter().any(|ad| ad.pools.contains(pool)) {
+        ways.push("BGP");
+    }
+    if ways.is_empty() { "NOBODY".to_owned() } else { ways.join(" and ") }
+}
+
+fn nodes(ad: &L2Advertisement) -> String {
+    let mut text = selectors(&ad.node_selectors);
+    for preferred in &ad.preferred_nodes {
+        text.push_str(&format!(", rather {} ({})", preferred.selector, preferred.weight));
+    }
+    text
+}
+
+fn selectors(selectors: &[Selector]) -> String {
+    if selectors.is_empty() {
+        return "all".to_owned();
+    }
+    selectors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+fn peer_address(peer: &Peer) -> String {
+    match &peer.address {
+        PeerAddress::Ip(ip) if peer.port == 179 => ip.to_string(),
+        PeerAddress::Ip(ip) => std::net::SocketAddr::new(*ip, peer.port).to_string(),
+        PeerAddress::Interface(name) => format!("on {name}"),
+    }
+}
+
+fn joined<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    let names: Vec<_> = names.into_iter().map(String::as_str).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(",") }
+}

@@ -1,0 +1,13 @@
+//! `kubectl patina why`: what the cluster says about one Service, put into sentences.
+//!
+//! [`gather`] asks the cluster, [`explain`] decides, [`render`] prints; only the first knows a client.
+
+mod explain;
+mod facts;
+mod gather;
+mod render;
+
+pub use explain::{About, Address, Announcer, Explanation, Finding, explain};
+pub use facts::Facts;
+pub use gather::gather;
+pub use render::{json, text};
