@@ -64,6 +64,7 @@ const PERMISSIONS: &str = "
     speaker     yes  watch   nodes                                       -
     speaker     no   patch   nodes                                       -
     speaker     no   patch   nodes/status                                -
+    speaker     no   list    namespaces                                  -
     speaker     yes  watch   pods                                        metallb-system
     speaker     no   list    pods                                        default
     speaker     no   delete  pods                                        metallb-system

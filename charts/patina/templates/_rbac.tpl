@@ -2,14 +2,14 @@
 {{- define "patina.configReaderRules" -}}
 - apiGroups: [metallb.io]
   resources: [ipaddresspools, l2advertisements, bgpadvertisements, bgppeers, bfdprofiles, communities]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # The legacy ConfigMap; list and watch name it in their field selector.
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [config]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # Passwords that a BGPPeer refers to.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
