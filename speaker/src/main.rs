@@ -1,1 +1,80 @@
-fn main() {}
+use std::sync::Arc;
+use std::time::Duration;
+
+use patina_runtime::config_watch::ConfigWatch;
+use patina_runtime::events::{self, Events};
+use patina_runtime::flags::METALLB_REFUSED;
+use patina_runtime::http::{self, Health};
+use patina_runtime::metrics::ConfigMetrics;
+use patina_runtime::tasks::Tasks;
+use patina_runtime::{client, flags, logs};
+use patina_speaker::exclude::Exclude;
+use patina_speaker::interfaces;
+use patina_speaker::l2::{Desired, Driver};
+use patina_speaker::metrics::{Announced, L2Metrics};
+use patina_speaker::settings::Settings;
+use patina_speaker::speaker::Speaker;
+use patina_speaker::status::{StatusWriter, Wanted};
+use patina_speaker::watch::Cluster;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// The end of the process may take this long: manifests allow two seconds (terminationGracePeriodSeconds).
+const SHUTDOWN: Duration = Duration::from_millis(1800);
+/// News from the wire that wait for the decision task.
+const HEARD: usize = 256;
+
+fn main() -> anyhow::Result<()> {
+    let settings: Settings = flags::parse(METALLB_REFUSED);
+    logs::init_from(&settings.common);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(settings))
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let common = &settings.common;
+    let (registry, health, bell) = (prometheus::Registry::new(), Health::new(), Arc::new(Notify::new()));
+    let mut tasks = Tasks::new();
+    let client = client::connect(common.kubeconfig.as_deref()).await?;
+
+    let exclude = Exclude::load(&settings.exclude_interfaces)?;
+    let (interfaces, follower) = interfaces::watch(exclude, Arc::clone(&bell)).await?;
+    tasks.spawn("interfaces", follower.run());
+
+    let (desired, wishes) = watch::channel(Desired::default());
+    let (news, heard) = mpsc::channel(HEARD);
+    let driver = Driver::new(wishes, news, settings.refresh(), L2Metrics::register(&registry)?);
+    tasks.spawn_finishing("layer2", driver.run());
+
+    let (wanted, wishes) = watch::channel(Wanted::default());
+    let written = StatusWriter::start(&client, &common.namespace, &settings.node_name, wishes, &mut tasks);
+
+    let config = ConfigWatch::start(&client, &common.namespace, &common.config, &bell, &mut tasks);
+    let cluster = Cluster::start(&client, &settings, &bell, &mut tasks);
+    cluster.add_to(&health);
+    health.add("configuration", {
+        let config = config.clone();
+        move || config.readiness()
+    });
+    if let Some(address) = common.metrics_address() {
+        http::serve_metrics(address, registry.clone(), &mut tasks).await?;
+    }
+    if let Some(address) = common.local_health_address() {
+        http::serve_health(address, health, &mut tasks).await?;
+    }
+
+    let speaker = Speaker {
+        events: Events::start(client, events::SPEAKER, &common.pod_name, &mut tasks),
+        config_metrics: ConfigMetrics::register(&registry)?,
+        announced: Announced::register(&registry, &settings.node_name)?,
+        bell,
+        cluster,
+        config,
+        interfaces,
+        desired,
+        heard,
+        wanted,
+        written,
+        settings,
+    };
+    tasks.spawn_finishing("decisions", speaker.run(tasks.shutdown()));
+    Ok(tasks.run(SHUTDOWN).await?)
+}

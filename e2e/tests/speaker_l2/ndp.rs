@@ -1,0 +1,92 @@
+//! Neighbour discovery: real probes of a real kernel, and the questions that it does not ask.
+
+use std::net::Ipv6Addr;
+
+use patina_e2e::wait::{self, Seen, secs};
+use patina_speaker::l2::socket::Protocol;
+use patina_speaker_core::l2::wire::ndp::{Envelope, Solicitation, group_mac, solicited_node};
+
+use crate::frames::transmit;
+use crate::observers::{Capture, ndisc6};
+use crate::wire::{VIP6, Wire, show};
+
+fn solicitation(wire: &Wire, source: &str, with_option: bool) -> Vec<u8> {
+    let target: Ipv6Addr = VIP6.parse().unwrap();
+    let group = solicited_node(target);
+    let envelope = Envelope {
+        destination_mac: group_mac(group),
+        source_mac: wire.peer_mac(),
+        destination: group,
+        source: source.parse().unwrap(),
+    };
+    Solicitation { envelope, target, source_link_layer: with_option.then(|| wire.peer_mac()) }.emit()
+}
+
+/// Advertisements that are no announcements: tcpdump shows their flags.
+fn advertisements(wire: &Wire) -> Capture {
+    Capture::start(&wire.peer, "icmp6[icmp6type] == icmp6-neighboradvert")
+}
+
+#[test]
+fn a_kernel_that_wants_the_address_finds_it_taken() {
+    let wire = Wire::new();
+    wire.announce_and_wait(&[VIP6]);
+    let probing = wire.peer.run(|| std::fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "1"));
+    probing.unwrap().unwrap();
+    wire.peer.ip(&["address", "add", &format!("{VIP6}/64"), "dev", "eth0"]).unwrap();
+    // RFC 4862 5.4.4: "the tentative address is not unique".
+    wait::until_blocking("duplicate address detection failed", secs(5), || {
+        let shown = wire.peer.ip(&["-6", "address", "show", "dev", "eth0"])?;
+        Ok(Seen::when(shown.contains("dadfailed"), shown))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_question_without_link_layer_option_is_answered_and_so_is_a_probe() {
+    let wire = Wire::new();
+    wire.announce_and_wait(&[VIP6]);
+    let mut advertisements = advertisements(&wire);
+    let plain = solicitation(&wire, "fd00:25:7::9", false);
+    transmit(&wire.peer, Protocol::Ipv6, std::slice::from_ref(&plain));
+    let mut answer = || loop {
+        let (_, line) = advertisements.next();
+        if !(line.contains("> ff02::1:") && line.contains("Flags [override]")) {
+            return line;
+        }
+    };
+    let line = answer();
+    assert!(line.contains(&format!("{VIP6} > fd00:25:7::9")) && line.contains("solicited"), "{line}");
+    assert!(line.contains(&show(wire.node_mac())), "{line}");
+}
+
+#[test]
+fn a_question_from_beyond_the_link_is_not_answered() {
+    let wire = Wire::new();
+    wire.announce_and_wait(&[VIP6]);
+    let mut far = solicitation(&wire, "fd00:25:7::9", true);
+    far[21] = 64; // hop limit; RFC 4861 7.1.1 wants 255
+    transmit(&wire.peer, Protocol::Ipv6, &[far]);
+    assert_eq!(ndisc6(&wire.peer, VIP6), Some(show(wire.node_mac())), "the next question is answered");
+    assert_eq!(wire.metric("patina_l2_dropped_total{reason=\"malformed\"}"), 1);
+    assert_eq!(wire.metric(&format!("metallb_layer2_responses_sent{{ip=\"{VIP6}\"}}")), 1);
+}
+
+#[test]
+fn the_group_is_joined_and_reported_once_and_left_with_the_last_address() {
+    let wire = Wire::new();
+    // `fd00:25:7::1:0:100` is in the group of `fd00:25:7::100`.
+    let (twin, group) = ("fd00:25:7::1:0:100", "ff02::1:ff00:100");
+    let mut reports = Capture::start(&wire.peer, "ip6[6] == 0 and ip6[48] == 143");
+    let joined = || wire.node.ip(&["-6", "maddress", "show", "dev", "eth0"]).unwrap().contains(group);
+    assert!(!joined());
+    wire.announce_and_wait(&[VIP6, twin]);
+    assert!(joined());
+    // A switch that snoops learns it from the report (RFC 3810).
+    while !reports.next().1.contains(group) {}
+    wire.announce_and_wait(&[VIP6]);
+    assert_eq!(ndisc6(&wire.peer, VIP6), Some(show(wire.node_mac())));
+    assert!(joined());
+    wire.announce(&[]);
+    wait::until_blocking("the group is left", secs(5), || Ok(Seen::when(!joined(), "joined"))).unwrap();
+}

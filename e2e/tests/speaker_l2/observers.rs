@@ -1,0 +1,127 @@
+//! What other people's programs see.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
+use patina_e2e::netns::Netns;
+
+use crate::wire::{OTHER, OTHER6, VIP, VIP6, Wire, show};
+
+/// The MAC that answers an ARP request, by arping.
+pub fn arping(netns: &Netns, ip: &str) -> Option<String> {
+    let args = ["-r", "-C", "1", "-c", "3", "-w", "2", "-i", "eth0", ip];
+    netns.exec("arping", &args).ok().and_then(|said| said.split_whitespace().next().map(str::to_owned))
+}
+
+/// The MAC that answers a neighbour solicitation, by ndisc6.
+pub fn ndisc6(netns: &Netns, ip: &str) -> Option<String> {
+    let said = netns.exec("ndisc6", &["-q", "-1", "-r", "2", "-w", "700", ip, "eth0"]).ok()?;
+    said.split_whitespace().next().map(str::to_lowercase)
+}
+
+/// A running tcpdump; its lines come with the time of the kernel.
+pub struct Capture {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Capture {
+    pub fn start(netns: &Netns, filter: &str) -> Self {
+        let mut command = netns.command("tcpdump").unwrap();
+        command.args(["-i", "eth0", "-n", "-e", "-l", "-tt", "-Q", "in", "--immediate-mode", filter]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("package tcpdump");
+        // It listens when it says so.
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("listening on") {
+            assert!(stderr.read_line(&mut said).unwrap() > 0, "tcpdump: {said}");
+        }
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next line: (seconds, text). Waits for it.
+    pub fn next(&mut self) -> (f64, String) {
+        let line = self.lines.next().expect("tcpdump ended").unwrap();
+        let (time, text) = line.split_once(' ').unwrap();
+        (time.parse().unwrap(), text.to_owned())
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn an_owned_address_is_answered_with_our_mac_and_another_is_not() {
+    let wire = Wire::new();
+    wire.announce_and_wait(&[VIP, VIP6]);
+    let mac = show(wire.node_mac());
+    assert_eq!(arping(&wire.peer, VIP).as_deref(), Some(&*mac));
+    assert_eq!(ndisc6(&wire.peer, VIP6).as_deref(), Some(&*mac));
+    assert_eq!(arping(&wire.peer, OTHER), None);
+    assert_eq!(ndisc6(&wire.peer, OTHER6), None);
+
+    wire.announce(&[]);
+    assert_eq!(arping(&wire.peer, VIP), None, "withdrawn");
+    assert_eq!(ndisc6(&wire.peer, VIP6), None, "withdrawn");
+    let series = format!("metallb_layer2_requests_received{{ip=\"{VIP}\"}}");
+    assert_eq!(wire.metric(&series), 0, "the series of a withdrawn address end");
+}
+
+#[test]
+fn the_kernel_of_a_neighbour_learns_the_mac() {
+    let wire = Wire::new();
+    wire.announce_and_wait(&[VIP, VIP6]);
+    for vip in [VIP, VIP6] {
+        // Nobody answers the ping itself: the address is on no interface. Asking for the neighbour is what counts.
+        let _unanswered = wire.peer.exec("ping", &["-c", "1", "-W", "1", vip]);
+        let neighbour = wire.peer.ip(&["neigh", "show", vip]).unwrap();
+        assert!(neighbour.contains(&show(wire.node_mac())), "{neighbour}");
+    }
+}
+
+#[test]
+fn an_unsolicited_announcement_moves_an_entry_that_exists() {
+    let wire = Wire::new();
+    for vip in [VIP, VIP6] {
+        wire.peer.ip(&["neigh", "replace", vip, "lladdr", "02:00:00:00:00:99", "dev", "eth0", "nud", "stale"]).unwrap();
+    }
+    wire.announce_and_wait(&[VIP, VIP6]);
+    for vip in [VIP, VIP6] {
+        let neighbour = wire.peer.ip(&["neigh", "show", vip]).unwrap();
+        assert!(neighbour.contains(&show(wire.node_mac())), "{neighbour}");
+    }
+}
+
+#[test]
+fn announcements_come_at_0_100_300_1000_ms_and_then_each_second_to_the_fifth() {
+    let wire = Wire::new();
+    let mut arp = Capture::start(&wire.peer, "arp host 172.25.7.100");
+    let mut ndp = Capture::start(&wire.peer, "icmp6[icmp6type] == icmp6-neighboradvert");
+    wire.announce(&[VIP, VIP6]);
+    let expected = [0, 100, 300, 1000, 2000, 3000, 4000, 5000];
+
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in expected {
+        let (first, request) = arp.next();
+        let (_, reply) = arp.next();
+        assert!(request.contains("Request who-has 172.25.7.100"), "{request}");
+        assert!(request.contains("ff:ff:ff:ff:ff:ff"), "{request}");
+        assert!(reply.contains(&format!("Reply 172.25.7.100 is-at {}", show(wire.node_mac()))), "{reply}");
+        times[0].push(first);
+        let (at, advertisement) = ndp.next();
+        assert!(advertisement.contains("fd00:25:7::100 > ff02::1"), "{advertisement}");
+        times[1].push(at);
+    }
+    for times in times {
+        for (at, expected) in times.iter().zip(expected) {
+            let millis = (at - times[0]) * 1000.0;
+            // Late when the machine is busy, never early.
+            assert!((millis - f64::from(expected)).abs() < 80.0, "{times:?}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The shell of the speaker: watches, sockets, status. What is decided is decided in `patina-speaker-core`.
+//!
+//! ```text
+//!  API server ──> watch/ ────┐
+//!  kernel ──> interfaces ────┼──> speaker ──(core: intent)──> l2/ ──> frames
+//!  configuration (runtime) ──┘                          └──> status/, events, metrics
+//! ```
+
+mod deadline;
+pub mod exclude;
+pub mod handover;
+pub mod interfaces;
+pub mod l2;
+pub mod members;
+pub mod metrics;
+pub mod moves;
+pub mod settings;
+pub mod speaker;
+pub mod status;
+pub mod watch;

@@ -1,0 +1,260 @@
+//! Kubernetes objects in the core's words, and what of them is kept at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt as _;
+use patina_crds::keys;
+use patina_speaker_core::view::{
+    EndpointView, NodeView, ServiceId, ServiceView, TrafficPolicy, usable_endpoint,
+};
+
+/// The Service in the core's words.
+pub(super) fn service(service: &Service, endpoints: Vec<EndpointView>) -> ServiceView {
+    let spec = service.spec.as_ref();
+    let ingress: Vec<&str> = service
+        .status
+        .iter()
+        .filter_map(|status| status.load_balancer.as_ref())
+        .flat_map(|balancer| balancer.ingress.iter().flatten())
+        .filter_map(|ingress| ingress.ip.as_deref())
+        .collect();
+    let shared_key = keys::PREFIXES
+        .iter()
+        .find_map(|prefix| service.annotations().get(&format!("{prefix}/{}", keys::ALLOW_SHARED_IP)));
+    ServiceView {
+        id: service_id(service),
+        labels: service.labels().clone(),
+        ingress_text: ingress.first().map(|text| (*text).to_owned()).unwrap_or_default(),
+        ingress: ingress.iter().filter_map(|text| text.parse().ok()).collect(),
+        traffic_policy: match spec.and_then(|spec| spec.external_traffic_policy.as_deref()) {
+            Some("Local") => TrafficPolicy::Local,
+            _ => TrafficPolicy::Cluster,
+        },
+        is_load_balancer: spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer"),
+        class: spec.and_then(|spec| spec.load_balancer_class.clone()),
+        shared_key: shared_key.cloned(),
+        endpoints,
+    }
+}
+
+/// The Service's identity.
+pub(super) fn service_id(service: &Service) -> ServiceId {
+    ServiceId::new(service.namespace().unwrap_or_default(), service.name_any())
+}
+
+/// The Service that a slice belongs to; `None` when it belongs to none.
+pub(super) fn slice_owner(slice: &EndpointSlice) -> Option<ServiceId> {
+    let name = slice.labels().get(keys::SERVICE_NAME)?;
+    Some(ServiceId::new(slice.namespace().unwrap_or_default(), name))
+}
+
+/// The distinct kinds of endpoint of each Service: which nodes have one, usable or not. How many there are of a kind
+/// matters to nobody here, so that a Service with a thousand pods costs no more than its nodes.
+pub(super) fn endpoints<'a>(
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+) -> BTreeMap<ServiceId, Vec<EndpointView>> {
+    let mut kinds: BTreeMap<ServiceId, BTreeSet<(Option<&str>, bool)>> = BTreeMap::new();
+    for slice in slices {
+        let Some(owner) = slice_owner(slice) else { continue };
+        let of_service = kinds.entry(owner).or_default();
+        for endpoint in &slice.endpoints {
+            let conditions = endpoint.conditions.as_ref();
+            let usable =
+                usable_endpoint(conditions.and_then(|c| c.ready), conditions.and_then(|c| c.serving));
+            of_service.insert((endpoint.node_name.as_deref(), usable));
+        }
+    }
+    let view = |(node, usable): (Option<&str>, bool)| EndpointView { node: node.map(str::to_owned), usable };
+    kinds.into_iter().map(|(id, kinds)| (id, kinds.into_iter().map(view).collect())).collect()
+}
+
+/// The node in the core's words.
+pub(super) fn node(node: &Node) -> NodeView {
+    let conditions = node.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    NodeView {
+        name: node.name_any(),
+        labels: node.labels().clone(),
+        network_unavailable: conditions
+            .into_iter()
+            .any(|condition| condition.type_ == "NetworkUnavailable" && condition.status == "True"),
+    }
+}
+
+/// Keeps of a Service what [`service`] reads.
+pub(super) fn prune_service(service: &mut Service) {
+    let meta = &mut service.metadata;
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.retain(|key, _| {
+            keys::PREFIXES.iter().any(|p| key.strip_prefix(p).is_some_and(|r| r.starts_with('/')))
+        });
+    }
+    if let Some(spec) = &mut service.spec {
+        let kept = std::mem::take(spec);
+        spec.type_ = kept.type_;
+        spec.external_traffic_policy = kept.external_traffic_policy;
+        spec.load_balancer_class = kept.load_balancer_class;
+    }
+    if let Some(status) = &mut service.status {
+        status.conditions = None;
+    }
+}
+
+/// Keeps of a slice what [`endpoints`] reads.
+pub(super) fn prune_slice(slice: &mut EndpointSlice) {
+    slice.metadata.managed_fields = None;
+    slice.metadata.annotations = None;
+    slice.metadata.owner_references = None;
+    if let Some(labels) = &mut slice.metadata.labels {
+        labels.retain(|key, _| key == keys::SERVICE_NAME);
+    }
+    slice.ports = None;
+    for endpoint in &mut slice.endpoints {
+        let kept = std::mem::take(endpoint);
+        endpoint.conditions = kept.conditions;
+        endpoint.node_name = kept.node_name;
+    }
+}
+
+/// Keeps of a node what [`node`] reads.
+pub(super) fn prune_node(node: &mut Node) {
+    node.metadata.managed_fields = None;
+    node.metadata.annotations = None;
+    node.metadata.owner_references = None;
+    node.spec = None;
+    if let Some(status) = &mut node.status {
+        let conditions = status.conditions.take().unwrap_or_default();
+        *status = Default::default();
+        // Heartbeat times would make each report of the kubelet a different object.
+        status.conditions = Some(
+            conditions
+                .into_iter()
+                .filter(|condition| condition.type_ == "NetworkUnavailable")
+                .map(|condition| k8s_openapi::api::core::v1::NodeCondition {
+                    type_: condition.type_,
+                    status: condition.status,
+                    ..Default::default()
+                })
+                .collect(),
+        );
+    }
+}
+
+/// Keeps of a Pod what [`crate::members`] reads.
+pub(super) fn prune_pod(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    pod.metadata.annotations = None;
+    if let Some(spec) = &mut pod.spec {
+        let kept = std::mem::take(spec);
+        spec.node_name = kept.node_name;
+    }
+    if let Some(status) = &mut pod.status {
+        let kept = std::mem::take(status);
+        status.conditions = kept.conditions;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service_of(value: Value) -> ServiceView {
+        let mut object: Service = serde_json::from_value(value).unwrap();
+        let whole = service(&object, Vec::new());
+        prune_service(&mut object);
+        assert_eq!(service(&object, Vec::new()), whole, "pruning lost something");
+        whole
+    }
+
+    #[test]
+    fn a_load_balancer_comes_over_whole() {
+        let view = service_of(json!({
+            "metadata": {
+                "namespace": "shop", "name": "web", "labels": { "app": "web" },
+                "annotations": {
+                    "metallb.universe.tf/allow-shared-ip": "old", "metallb.io/allow-shared-ip": "", "other": "x",
+                },
+            },
+            "spec": { "type": "LoadBalancer", "externalTrafficPolicy": "Local", "loadBalancerClass": "c" },
+            "status": { "loadBalancer": { "ingress": [
+                { "ip": "2001:DB8::1" }, { "hostname": "h.example" }, { "ip": "192.0.2.7" },
+            ] } },
+        }));
+        assert_eq!(view.id, ServiceId::new("shop", "web"));
+        assert_eq!(
+            view.ingress_text, "2001:DB8::1",
+            "as it stands in the status: the leader hash is over it"
+        );
+        assert_eq!(view.ingress, ["2001:db8::1".parse::<std::net::IpAddr>().unwrap(), [192, 0, 2, 7].into()]);
+        assert_eq!(view.traffic_policy, TrafficPolicy::Local);
+        assert!(view.is_load_balancer);
+        assert_eq!(view.class.as_deref(), Some("c"));
+        assert_eq!(view.shared_key.as_deref(), Some(""), "the current prefix wins, even when empty");
+        assert_eq!(view.labels["app"], "web");
+    }
+
+    #[test]
+    fn another_type_is_no_load_balancer() {
+        let view = service_of(json!({
+            "metadata": { "namespace": "default", "name": "kubernetes" }, "spec": { "type": "ClusterIP" },
+        }));
+        assert!(!view.is_load_balancer && view.ingress.is_empty() && view.ingress_text.is_empty());
+        assert_eq!((view.class, view.shared_key), (None, None));
+    }
+
+    #[test]
+    fn endpoints_of_all_slices_of_a_service_come_together() {
+        let slice = |name: &str, endpoints: Value| {
+            let mut slice: EndpointSlice = serde_json::from_value(json!({
+                "metadata": { "namespace": "d", "name": name, "labels": { "kubernetes.io/service-name": "web" } },
+                "addressType": "IPv4", "endpoints": endpoints,
+            }))
+            .unwrap();
+            prune_slice(&mut slice);
+            slice
+        };
+        let slices = [
+            slice(
+                "one",
+                json!([
+                    { "addresses": ["10.0.0.1"], "nodeName": "a", "conditions": { "ready": true } },
+                    { "addresses": ["10.0.0.2"], "nodeName": "a", "conditions": {} },
+                    { "addresses": ["10.0.0.3"], "nodeName": "b", "conditions": { "ready": false, "serving": true } },
+                ]),
+            ),
+            slice(
+                "two",
+                json!([
+                    { "addresses": ["10.0.0.4"], "nodeName": "c", "conditions": { "ready": false, "serving": false } },
+                    { "addresses": ["10.0.0.5"] },
+                ]),
+            ),
+        ];
+        let all = endpoints(&slices);
+        let found: Vec<_> =
+            all[&ServiceId::new("d", "web")].iter().map(|e| (e.node.as_deref(), e.usable)).collect();
+        assert_eq!(found, [(None, true), (Some("a"), true), (Some("b"), true), (Some("c"), false)]);
+    }
+
+    #[test]
+    fn a_node_comes_with_labels_and_its_network() {
+        let node_of = |status: &str| {
+            let mut object: Node = serde_json::from_value(json!({
+                "metadata": { "name": "a", "labels": { "rack": "1" } },
+                "status": { "conditions": [
+                    { "type": "Ready", "status": "True" }, { "type": "NetworkUnavailable", "status": status },
+                ] },
+            }))
+            .unwrap();
+            prune_node(&mut object);
+            node(&object)
+        };
+        assert!(node_of("True").network_unavailable);
+        assert!(!node_of("False").network_unavailable);
+        assert_eq!(node_of("False").labels["rack"], "1");
+    }
+}
