@@ -69,6 +69,26 @@ pub const NEIGHBOUR_SOLICITATIONS: [Instruction; 10] = [
     statement(RETURN, 0),
 ];
 
+/// [`NEIGHBOUR_SOLICITATIONS`], and advertisements (type 136) to the all-nodes group 33:33:00:00:00:01: how a node that
+/// hands an address over hears its successor. They are rare: one comes when an address or its place is new.
+pub const NEIGHBOUR_DISCOVERY: [Instruction; 15] = [
+    statement(LOAD_WORD, PACKET_TYPE),
+    jump(IF_AT_LEAST, PACKET_OTHERHOST, 12, 0),
+    statement(LOAD_HALF, 12),
+    jump(IF_EQUAL, 0x86dd, 0, 10),
+    statement(LOAD_BYTE, 20),
+    jump(IF_EQUAL, 58, 0, 8),
+    statement(LOAD_BYTE, 54),
+    jump(IF_EQUAL, 135, 5, 0),
+    jump(IF_EQUAL, 136, 0, 5),
+    statement(LOAD_WORD, 0),
+    jump(IF_EQUAL, 0x3333_0000, 0, 3),
+    statement(LOAD_HALF, 4),
+    jump(IF_EQUAL, 0x0001, 0, 1),
+    statement(RETURN, ALL),
+    statement(RETURN, 0),
+];
+
 const fn statement(code: u16, k: u32) -> Instruction {
     Instruction { code, jt: 0, jf: 0, k }
 }
@@ -130,6 +150,10 @@ mod tests {
         run(&NEIGHBOUR_SOLICITATIONS, frame, packet_type) != 0
     }
 
+    fn discovery(frame: &[u8], packet_type: u32) -> bool {
+        run(&NEIGHBOUR_DISCOVERY, frame, packet_type) != 0
+    }
+
     fn solicitation() -> Vec<u8> {
         let ip = |text: &str| text.parse::<Ipv6Addr>().unwrap();
         let envelope = Envelope {
@@ -161,6 +185,10 @@ mod tests {
         let advertisement = Advertisement::unsolicited("fd00::9".parse().unwrap(), [2, 0, 0, 0, 0, 1]);
         assert!(ndp(&solicitation(), HOST));
         assert!(!ndp(&advertisement.emit(), HOST));
+        assert!(discovery(&solicitation(), HOST) && discovery(&advertisement.emit(), HOST));
+        let mut to_us = advertisement;
+        to_us.envelope.destination_mac = [2, 0, 0, 0, 0, 9];
+        assert!(!discovery(&to_us.emit(), HOST));
         assert!(!arp(&solicitation(), HOST));
     }
 
@@ -172,6 +200,7 @@ mod tests {
         for (packet_type, expected) in (0..).zip(passes) {
             assert_eq!(arp(&request, packet_type), expected, "packet type {packet_type}");
             assert_eq!(ndp(&solicitation(), packet_type), expected, "packet type {packet_type}");
+            assert_eq!(discovery(&solicitation(), packet_type), expected, "packet type {packet_type}");
         }
     }
 
@@ -187,13 +216,14 @@ mod tests {
         #[test]
         fn they_accept_exactly_what_they_should(
             mut frame in proptest::collection::vec(any::<u8>(), 0..120),
-            seed in 0usize..4,
+            seed in 0usize..5,
             changes in proptest::collection::vec((0usize..60, any::<u8>()), 0..3),
             packet_type in 0u32..8,
         ) {
             match seed {
                 0 => frame = solicitation(),
                 1 => frame = Arp::gratuitous_request([10, 0, 0, 1].into(), [2, 0, 0, 0, 0, 1]).emit(),
+                2 => frame = Advertisement::unsolicited("fd00::9".parse().unwrap(), [2, 0, 0, 0, 0, 1]).emit(),
                 _ => {}
             }
             for (at, value) in changes {
@@ -206,6 +236,8 @@ mod tests {
             prop_assert_eq!(arp(&frame, packet_type), for_us && is(12, &[8, 6]) && is(20, &[0, 1]));
             let solicits = is(12, &[0x86, 0xdd]) && is(20, &[58]) && is(54, &[135]);
             prop_assert_eq!(ndp(&frame, packet_type), for_us && solicits);
+            let tells = is(0, &[0x33, 0x33, 0, 0, 0, 1]) && is(12, &[0x86, 0xdd]) && is(20, &[58]) && is(54, &[136]);
+            prop_assert_eq!(discovery(&frame, packet_type), for_us && (solicits || tells));
         }
 
         /// The filter never keeps back what the parser would take for a question.

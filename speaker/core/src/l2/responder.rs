@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::wire::arp::{Arp, Operation};
-use super::wire::ndp::{Message, Solicitation, group_mac, solicited_node};
+use super::wire::ndp::{Advertisement, Message, Solicitation, group_mac, solicited_node};
 use super::wire::{self, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV6, Mac, Malformed};
 use crate::intent::L2Announcement;
 
@@ -90,7 +90,9 @@ impl Responder {
             Some(ETHERTYPE_ARP) => self.arp(&Arp::parse(frame)?, ifindex, mac),
             Some(ETHERTYPE_IPV6) => match Message::parse(frame)? {
                 Message::Solicitation(solicitation) => self.ndp(&solicitation, ifindex, mac),
-                Message::Advertisement(_) => Err(Dropped::NotARequest),
+                Message::Advertisement(advertisement) => {
+                    Err(self.advertisement(&advertisement, ifindex, mac))
+                }
             },
             Some(other) => Err(Malformed::EtherType(other).into()),
             None => Err(Malformed::Truncated.into()),
@@ -140,6 +142,18 @@ impl Responder {
         // is how the prober learns that the address is taken.
         Ok(Reply { ip, frame: solicitation.answer(mac).emit() })
     }
+
+    /// Never answered; but one about an address of ours, from another station, is news.
+    fn advertisement(&self, advertisement: &Advertisement, ifindex: u32, mac: Mac) -> Dropped {
+        let ip = IpAddr::V6(advertisement.target);
+        if advertisement.envelope.source_mac == mac {
+            Dropped::OwnFrame
+        } else if self.announces(ip, ifindex) {
+            Dropped::Claimed(ip)
+        } else {
+            Dropped::NotARequest
+        }
+    }
 }
 
 /// A frame that another station sent to us or to the group.
@@ -157,7 +171,7 @@ fn check_stations(source: Mac, destination: Mac, own: Mac, group: Mac) -> Result
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    use super::super::wire::ndp::{ALL_NODES, Advertisement, Envelope};
+    use super::super::wire::ndp::{ALL_NODES, Envelope};
     use super::*;
 
     const OURS: Mac = [2, 0, 0, 0, 0, 9];
@@ -309,8 +323,14 @@ mod tests {
         for (frame, expected) in cases {
             assert_eq!(ndp(frame), Err(expected), "{frame:?}");
         }
-        let advertisement = Advertisement::unsolicited(vip6(), THEIRS).emit();
-        assert_eq!(responder().handle(&advertisement, 3, OURS), Err(Dropped::NotARequest));
+        for (ip, mac, expected) in [
+            (vip6(), THEIRS, Dropped::Claimed(vip6().into())),
+            (vip6(), OURS, Dropped::OwnFrame),
+            (other, THEIRS, Dropped::NotARequest),
+        ] {
+            let advertisement = Advertisement::unsolicited(ip, mac).emit();
+            assert_eq!(responder().handle(&advertisement, 3, OURS), Err(expected));
+        }
     }
 
     #[test]
