@@ -52,7 +52,12 @@ const PERMISSIONS: &str = "
     controller  no   create  coordination.k8s.io/leases                  kube-system
     controller  yes  create  events.k8s.io/events                        default
     controller  no   list    pods                                        default
+    controller  yes  get     pods                                        metallb-system
+    controller  no   list    pods                                        metallb-system
     controller  no   create  pods                                        metallb-system
+    controller  yes  create  metallb.io/configurationstates              metallb-system
+    controller  yes  patch   metallb.io/configurationstates/status       metallb-system
+    controller  no   patch   metallb.io/servicel2statuses/status         metallb-system
     controller  no   get     nodes                                       -
     # The speaker writes no Service at all.
     speaker     yes  watch   services                                    default
