@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use patina_crds::keys;
 
 /// See addresses on bare metal: check a configuration, ask why a Service is, or is not, reachable.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check a configuration offline: say what it means, or everything that is wrong with it
+    Check(Check),
     /// Say why a Service has, or has not, an address, and who announces it
     Why(Why),
     /// Print the version
@@ -44,11 +47,19 @@ Examples:
   kubectl get -n metallb-system ipaddresspools,l2advertisements -o yaml | kubectl patina check -f -
   kubectl patina check -f pools.yaml -o json
 
-Exit codes: 0 valid, 1 invalid, 2 files cannot be read or are no YAML.")]
+Exit codes: 0 valid, 1 invalid, 2 a file cannot be read.")]
 pub struct Check {
     /// File, directory (its .yaml, .yml and .json files), or - for standard input; may be repeated
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub file: Vec<PathBuf>,
+
+    /// Namespace of the configuration, and of objects that name none
+    #[arg(short, long, env = "METALLB_NAMESPACE", default_value = keys::DEFAULT_NAMESPACE)]
+    pub namespace: String,
+
+    /// Name of the ConfigMap with a configuration as MetalLB 0.12 and older had it
+    #[arg(long, value_name = "NAME", default_value = keys::LEGACY_CONFIG)]
+    pub config: String,
 
     /// Output format
     #[arg(short, long, value_enum, default_value = "text")]
@@ -84,7 +95,7 @@ pub struct Cluster {
     pub namespace: Option<String>,
 
     /// Namespace of Patina and its configuration
-    #[arg(long, value_name = "NAMESPACE", env = "METALLB_NAMESPACE", default_value = patina_crds::keys::DEFAULT_NAMESPACE)]
+    #[arg(long, value_name = "NAMESPACE", env = "METALLB_NAMESPACE", default_value = keys::DEFAULT_NAMESPACE)]
     pub system_namespace: String,
 
     /// Kubeconfig file [default: $KUBECONFIG, else ~/.kube/config]

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod args;
+pub mod check;
 pub mod table;
 pub mod why;
 
@@ -18,6 +19,7 @@ use args::{Cli, Command, Output, Why};
 /// The question could not be answered; `main` says why and exits with 2.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
+        Command::Check(args) => check::run(&args),
         Command::Why(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(why(&args))

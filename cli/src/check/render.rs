@@ -4,9 +4,11 @@ use patina_crds::config::{Config, L2Advertisement, Peer, PeerAddress, PeerAsn, P
 use patina_crds::net::AddressRange;
 use patina_crds::selector::Selector;
 
+use serde_json::{Value, json};
+
 use crate::table::Table;
 
-/// Tables of pools, advertisements and peers, then what looks like a mistake though it is valid.
+/// Tables of pools, advertisements and peers.
 #[must_use]
 pub(super) fn config(config: &Config) -> String {
     let mut out = String::new();
@@ -69,34 +71,50 @@ pub(super) fn config(config: &Config) -> String {
     out
 }
 
-/// What is valid and still seldom meant.
+/// The same for programs: what each pool gives, to whom, and by what it is announced.
 #[must_use]
-pub(super) fn remarks(config: &Config) -> Vec<String> {
-    let mut remarks = Vec::new();
-    if config.pools.is_empty() {
-        remarks.push("there is no pool: no Service gets an address".to_owned());
-    }
-    for name in config.pools.keys() {
-        let l2 = config.l2_advertisements.iter().any(|ad| ad.pools.contains(name));
-        let bgp = config.bgp_advertisements.iter().any(|ad| ad.pools.contains(name));
-        if !l2 && !bgp {
-            remarks.push(format!("pool {name} is covered by no advertisement: its addresses reach nobody"));
-        }
-        if bgp && !l2 && config.peers.is_empty() {
-            remarks.push(format!("pool {name} is announced by BGP, but there is no BGPPeer to tell"));
-        }
-    }
-    let advertisements = config
+pub(super) fn json(config: &Config) -> Value {
+    let pools: Vec<_> = config
+        .pools
+        .values()
+        .map(|pool| {
+            json!({
+                "name": pool.name,
+                "addresses": pool.ranges.iter().map(range).collect::<Vec<_>>(),
+                "autoAssign": pool.auto_assign,
+                "avoidBuggyIPs": pool.avoid_buggy_ips,
+                "for": users(pool),
+                "announcedBy": announced_by(config, &pool.name),
+            })
+        })
+        .collect();
+    let l2: Vec<_> = config
         .l2_advertisements
         .iter()
-        .map(|ad| (&ad.source, &ad.pools))
-        .chain(config.bgp_advertisements.iter().map(|ad| (&ad.source, &ad.pools)));
-    for (source, pools) in advertisements {
-        if pools.is_empty() {
-            remarks.push(format!("{source} covers no pool that exists"));
-        }
-    }
-    remarks
+        .map(|ad| {
+            json!({
+                "name": ad.source.name, "pools": ad.pools, "nodes": nodes(ad), "interfaces": ad.interfaces,
+                "services": selectors(&ad.service_selectors),
+            })
+        })
+        .collect();
+    let bgp: Vec<_> = config
+        .bgp_advertisements
+        .iter()
+        .map(|ad| {
+            json!({
+                "name": ad.source.name, "pools": ad.pools, "nodes": selectors(&ad.node_selectors), "peers": ad.peers,
+                "aggregationLength": ad.aggregation_length, "aggregationLengthV6": ad.aggregation_length_v6,
+                "services": selectors(&ad.service_selectors),
+            })
+        })
+        .collect();
+    let peers: Vec<_> = config
+        .peers
+        .iter()
+        .map(|peer| json!({"name": peer.source.name, "address": peer_address(peer), "myASN": peer.my_asn}))
+        .collect();
+    json!({"pools": pools, "l2Advertisements": l2, "bgpAdvertisements": bgp, "peers": peers})
 }
 
 fn push(out: &mut String, table: &Table) {
