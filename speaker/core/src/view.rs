@@ -180,7 +180,7 @@ pub struct Snapshot<'a> {
 pub struct Options {
     /// `--ignore-exclude-lb`: nodes labelled `exclude-from-external-load-balancers` announce nevertheless.
     pub ignore_exclude_lb: bool,
-    /// `--lb-class`: `None` (flag empty) takes only Services without a class, otherwise only exactly this class.
+    /// `--lb-class`: `None` or empty takes only Services without a class, otherwise only exactly this class.
     pub lb_class: Option<String>,
     /// How many candidates a verdict lists (the leader is the first). All of them for ten thousand Services on a
     /// thousand nodes would be a quarter of a gigabyte.

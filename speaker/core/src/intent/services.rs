@@ -54,11 +54,10 @@ impl<'a> Rules<'a> {
         if !service.is_load_balancer {
             return Err(WhyNot::NotLoadBalancer);
         }
-        if service.class != self.options.lb_class {
-            return Err(WhyNot::OtherClass {
-                ours: self.options.lb_class.clone(),
-                found: service.class.clone(),
-            });
+        // An empty flag is no flag.
+        let ours = self.options.lb_class.clone().filter(|class| !class.is_empty());
+        if service.class != ours {
+            return Err(WhyNot::OtherClass { ours, found: service.class.clone() });
         }
         let Some(first) = service.ingress.first() else {
             let text = &service.ingress_text;
