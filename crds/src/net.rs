@@ -265,7 +265,8 @@ mod tests {
     #[test]
     fn bad_texts_say_what_is_wrong() {
         use RangeError::*;
-        let cases: [(&str, fn(&RangeError) -> bool); 8] = [
+        type Expected = fn(&RangeError) -> bool;
+        let cases: [(&str, Expected); 8] = [
             ("192.0.2.1", |e| matches!(e, BareAddress(_, 32))),
             ("192.0.2.0/33", |e| matches!(e, PrefixLength(_, 32))),
             ("192.0.2.0/", |e| matches!(e, PrefixLength(_, 32))),

@@ -21,23 +21,26 @@ fn fold(word: &str) -> Vec<char> {
     word.chars().filter(|c| !matches!(c, '-' | '_' | ' ')).flat_map(char::to_lowercase).take(64).collect()
 }
 
-/// Levenshtein: insertions, deletions, replacements.
+/// Optimal string alignment: insertions, deletions, replacements, swaps of neighbours.
 fn distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut rows: [Vec<usize>; 3] = [Vec::new(), Vec::new(), (0..=b.len()).collect()];
     for (i, ca) in a.iter().enumerate() {
-        let mut previous = i;
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
+        let [_, before, above] = rows;
+        let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX / 2);
+        let mut row = vec![i + 1];
+        for (j, cb) in b.iter().enumerate() {
+            let mut best = at(&above, j) + usize::from(ca != cb);
+            best = best.min(at(&above, j + 1) + 1).min(at(&row, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            row.push(best);
         }
-        let mut left = i + 1;
-        for (cell, cb) in row.iter_mut().skip(1).zip(b) {
-            let replaced = previous + usize::from(ca != cb);
-            previous = *cell;
-            *cell = replaced.min(previous + 1).min(left + 1);
-            left = *cell;
-        }
+        rows = [before, above, row];
     }
-    row.last().copied().unwrap_or(0)
+    let [_, _, last] = rows;
+    last.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -53,6 +56,7 @@ mod tests {
             ("address_pool", Some("address-pools")),
             ("peer", Some("peers")),
             ("protocoll", Some("protocol")),
+            ("peesr", Some("peers")),
             ("pools", None),
             ("", None),
         ] {

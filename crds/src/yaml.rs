@@ -152,6 +152,10 @@ impl<'de> Visitor<'de> for Shape<'_> {
         scalar(ScalarValue::Null)
     }
 
+    fn visit_none<E>(self) -> Result<Node, E> {
+        scalar(ScalarValue::Null)
+    }
+
     fn visit_bool<E>(self, v: bool) -> Result<Node, E> {
         scalar(ScalarValue::Bool(v))
     }
@@ -208,6 +212,11 @@ impl<'de> DeserializeSeed<'de> for WithText<'_> {
 
     fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
         match self.0 {
+            // A document without content gives no text at all.
+            Node::Scalar(Scalar { value: ScalarValue::Null, .. }) => {
+                de::IgnoredAny::deserialize(deserializer)?;
+                scalar(ScalarValue::Null)
+            }
             Node::Scalar(scalar) => {
                 let text = String::deserialize(deserializer)?;
                 Ok(Node::Scalar(Scalar { value: scalar.value, text }))
@@ -337,7 +346,7 @@ mod tests {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
             let before = format!("*a{}", level - 1);
-            bomb += &format!("a{level}: &a{level} [{}]\n", vec![before.as_str(); 10].join(", "));
+            bomb += &format!("a{level}: &a{level} [{}]\n", [before.as_str(); 10].join(", "));
         }
         assert!(documents(&bomb).iter().any(Result::is_err));
         assert!(documents(&"[".repeat(100_000)).iter().any(Result::is_err));

@@ -28,9 +28,23 @@ impl std::fmt::Display for Notice {
 pub(crate) struct Problems {
     errors: Vec<ConfigError>,
     notices: Vec<Notice>,
+    /// Fields that could not even be read; what follows from that is not said.
+    unreadable: BTreeSet<(ObjectRef, String)>,
 }
 
 impl Problems {
+    /// A field whose value is of the wrong kind. No further error about it is taken.
+    pub(crate) fn unreadable(
+        &mut self,
+        object: &ObjectRef,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        let field = field.into();
+        self.push(object, field.clone(), message.into(), false);
+        self.unreadable.insert((object.clone(), field));
+    }
+
     /// An error that its author can mend.
     pub(crate) fn error(&mut self, object: &ObjectRef, field: impl Into<String>, message: impl Into<String>) {
         self.push(object, field.into(), message.into(), false);
@@ -61,6 +75,9 @@ impl Problems {
     }
 
     fn push(&mut self, object: &ObjectRef, field: String, message: String, transient: bool) {
+        if self.unreadable.contains(&(object.clone(), field.clone())) {
+            return;
+        }
         self.errors.push(ConfigError { object: object.clone(), field, message, transient });
     }
 }

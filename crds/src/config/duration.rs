@@ -23,6 +23,11 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
     u64::try_from(total).ok().map(Duration::from_nanos).filter(|duration| *duration <= longest)
 }
 
+/// As a person would write it: in seconds, or in milliseconds below one.
+pub(super) fn show(duration: Duration) -> String {
+    if duration.is_zero() { "0s".to_owned() } else { format!("{duration:?}") }
+}
+
 /// Longest first where one begins another.
 const UNITS: [(&str, u128); 8] = [
     ("ns", 1),

@@ -11,10 +11,12 @@ mod duration;
 mod error;
 mod l2;
 mod legacy;
+pub mod manifest;
 mod model;
 mod notices;
 mod peers;
 mod pools;
+mod render;
 
 use std::collections::BTreeMap;
 

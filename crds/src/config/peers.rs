@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::draft::{Draft, Place, Problems, present, selectors};
 use super::{Peer, PeerAddress, PeerAsn, Resources, duration};
+use crate::config::duration::show;
 use crate::selector::disjoint;
 use crate::types::{self, BGPPeerSpec};
 
@@ -91,28 +92,32 @@ impl Check<'_> {
             let field = self.place.field("disableMP");
             problems.notice(&self.place.object, format!("{field} is deprecated and has no effect"));
         }
-        let peer = Peer {
+        // Before what is needed is unwrapped, so that one error does not hide another.
+        let connect_time = self.connect_time(problems);
+        let router_id = self.router_id(problems);
+        let node_selectors = selectors(self.place, "nodeSelectors", &spec.node_selectors, problems);
+        let password = self.password(resources, problems);
+        Some(Peer {
             name: name.to_owned(),
             source: self.place.object.clone(),
-            my_asn: my_asn.unwrap_or(0),
-            peer_asn: peer_asn.unwrap_or(PeerAsn::External),
+            my_asn: my_asn?,
+            peer_asn: peer_asn?,
             local_asn,
             address: address?,
             port: port?,
             source_address,
             hold_time,
             keepalive_time,
-            connect_time: self.connect_time(problems),
-            router_id: self.router_id(problems),
-            node_selectors: selectors(self.place, "nodeSelectors", &spec.node_selectors, problems),
-            password: self.password(resources, problems),
+            connect_time,
+            router_id,
+            node_selectors,
+            password,
             bfd_profile,
             graceful_restart: spec.enable_graceful_restart,
             ebgp_multi_hop: spec.ebgp_multi_hop,
             vrf: present(&spec.vrf).map(str::to_owned),
             dual_stack_address_family: spec.dual_stack_address_family,
-        };
-        Some(peer)
+        })
     }
 
     fn error(&self, field: &str, message: impl Into<String>, problems: &mut Problems) {
@@ -248,20 +253,24 @@ impl Check<'_> {
             (Some(hold), _) if !legal(hold) => {
                 self.error(
                     "holdTime",
-                    format!("{hold:?} is not allowed; allowed is 0s, or 3s to 65535s"),
+                    format!("{} is not allowed; allowed is 0s, or 3s to 65535s", show(hold)),
                     problems,
                 );
             }
             (None, Some(keepalive)) if !legal(keepalive.saturating_mul(3)) => {
                 let message = format!(
-                    "{keepalive:?} makes a hold time of {:?} (three times as long); allowed for it is 0s, or 3s to 65535s",
-                    keepalive.saturating_mul(3)
+                    "{} makes a hold time of {} (three times as long); allowed for it is 0s, or 3s to 65535s",
+                    show(keepalive),
+                    show(keepalive.saturating_mul(3))
                 );
                 self.error("keepaliveTime", message, problems);
             }
             (Some(hold), Some(keepalive)) if keepalive > hold => {
-                let message =
-                    format!("{keepalive:?} is longer than the hold time {hold:?}; allowed is up to that");
+                let message = format!(
+                    "{} is longer than the hold time {}; allowed is up to that",
+                    show(keepalive),
+                    show(hold)
+                );
                 self.error("keepaliveTime", message, problems);
             }
             _ => {}
@@ -275,7 +284,8 @@ impl Check<'_> {
     fn connect_time(&self, problems: &mut Problems) -> Option<Duration> {
         let time = self.duration("connectTime", &self.spec.connect_time, problems)?;
         if time.subsec_nanos() != 0 || !(1..=65_535).contains(&time.as_secs()) {
-            let message = format!("{time:?} is not allowed; allowed are whole seconds from 1s to 65535s");
+            let message =
+                format!("{} is not allowed; allowed are whole seconds from 1s to 65535s", show(time));
             self.error("connectTime", message, problems);
         }
         Some(time)

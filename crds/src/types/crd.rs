@@ -97,6 +97,10 @@ fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => {
             drop_nullable(map);
+            // A doc comment is wrapped for the source; `kubectl explain` wraps by itself.
+            if let Some(Value::String(text)) = map.get_mut("description") {
+                *text = text.replace('\n', " ");
+            }
             map.retain(|key, v| !(matches!(key.as_str(), "shortNames" | "categories") && is_empty_list(v)));
             map.values_mut().for_each(tidy);
         }

@@ -6,6 +6,7 @@
 //!   [`crate::config::build`]'s business.
 //! - Empty strings and zero numbers of optional fields mean "absent", as for the Go types that wrote them before.
 //! - The schemas stay MetalLB's (a cluster can go back). [`crds`] removes what `derive` adds beside it.
+#![allow(clippy::duplicated_attributes)] // clippy compares the words inside printcolumn(..) across columns
 
 mod bfd_profile;
 mod bgp_advertisement;
@@ -15,6 +16,7 @@ mod configuration_state;
 mod crd;
 mod ip_address_pool;
 mod l2_advertisement;
+pub mod schema;
 mod service_bgp_status;
 mod service_l2_status;
 pub mod v1beta1;

@@ -43,8 +43,8 @@ pub(super) fn read(source: &LegacyConfigMap, problems: &mut Problems) -> Drafts 
     }
     problems.notice(
         &object,
-        "this ConfigMap is the configuration of MetalLB up to 0.12 and is deprecated; `kubectl patina convert` prints the \
-         resources that say the same",
+        "a ConfigMap is how MetalLB was configured up to 0.12; it works, but is deprecated: write IPAddressPools with \
+         L2Advertisements or BGPAdvertisements instead",
     );
     drafts
 }

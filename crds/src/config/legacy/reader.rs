@@ -30,7 +30,7 @@ impl<'a> MapReader<'a> {
             other if other.is_null() => &[],
             other => {
                 let message = format!("found {}; allowed is a map (key: value)", other.describe());
-                problems.error(object, or_top(&path), message);
+                problems.unreadable(object, or_top(&path), message);
                 return None;
             }
         };
@@ -98,7 +98,7 @@ impl<'a> MapReader<'a> {
             };
             let message =
                 format!("found {}; allowed is a whole number from {least} to {most}{hint}", node.describe());
-            problems.error(self.object, self.at(key), message);
+            problems.unreadable(self.object, self.at(key), message);
         }
         value
     }
@@ -117,7 +117,7 @@ impl<'a> MapReader<'a> {
         };
         if value.is_none() {
             let message = format!("found {}; allowed is true or false", node.describe());
-            problems.error(self.object, self.at(key), message);
+            problems.unreadable(self.object, self.at(key), message);
         }
         value
     }
@@ -133,7 +133,7 @@ impl<'a> MapReader<'a> {
             Some(other) => {
                 let message =
                     format!("found {}; allowed is a list (lines that begin with -)", other.describe());
-                problems.error(self.object, path, message);
+                problems.unreadable(self.object, path, message);
                 Vec::new()
             }
         }
@@ -171,7 +171,7 @@ fn string(object: &ObjectRef, path: &str, node: &Node, problems: &mut Problems) 
         Node::Scalar(scalar) if scalar.value == ScalarValue::Null => None,
         Node::Scalar(scalar) => Some(scalar.text.clone()),
         other => {
-            problems.error(object, path, format!("found {}; allowed is a text", other.describe()));
+            problems.unreadable(object, path, format!("found {}; allowed is a text", other.describe()));
             None
         }
     }
