@@ -181,7 +181,9 @@ impl Case<'_> {
             // Last good state: a wish that nobody can fulfil takes nothing away.
             Err(error) => {
                 self.notices.push(Notice::KeptDespite(error.clone()));
-                return Ok((addresses, pool));
+                if self.service.family_policy != FamilyPolicy::RequireDual {
+                    return Ok((addresses, pool));
+                }
             }
             Ok(request) => {
                 if let Some(wanted) = request.pool.as_ref().filter(|wanted| **wanted != pool) {

@@ -259,37 +259,41 @@ fn view(who: u8, shape: &Shape, created: i64) -> ServiceView {
 #[derive(Default)]
 struct World {
     stored: BTreeMap<ServiceId, ServiceView>,
+    wanted: BTreeMap<ServiceId, Vec<IpAddr>>,
     writes_fail: bool,
     clock: i64,
 }
 
 impl World {
-    /// Decides and writes; afterwards everything must be in order.
+    /// Decides and writes, as the shell does: the newest wish of each Service is written, later if not now.
     fn settle(&mut self, reconciler: &mut Reconciler) {
-        for (id, outcome) in reconciler.reconcile() {
-            let Some(stored) = self.stored.get_mut(&id) else { continue };
-            if self.writes_fail {
-                continue;
-            }
-            match outcome.decision {
-                Decision::Assign { addresses, .. } | Decision::Keep { addresses, .. } => {
-                    stored.held = addresses;
-                    stored.marked = true;
+        loop {
+            for (id, outcome) in reconciler.reconcile() {
+                match outcome.decision {
+                    Decision::Assign { addresses, .. } | Decision::Keep { addresses, .. } => {
+                        self.wanted.insert(id, addresses);
+                    }
+                    Decision::Wait(_) | Decision::Release => {
+                        self.wanted.insert(id, Vec::new());
+                    }
+                    Decision::Ignore(_) => {
+                        self.wanted.remove(&id);
+                    }
                 }
-                Decision::Wait(_) | Decision::Release => {
-                    stored.held.clear();
-                    stored.marked = false;
-                }
-                Decision::Ignore(_) => {}
             }
-        }
-        let mut again = false;
-        for view in self.stored.values() {
-            again |= reconciler.service(&view.id) != Some(view);
-            reconciler.service_changed(view.clone());
-        }
-        if again {
-            self.settle(reconciler);
+            let mut written = false;
+            for (id, addresses) in self.wanted.iter().filter(|_| !self.writes_fail) {
+                let Some(stored) = self.stored.get_mut(id) else { continue };
+                if stored.held != *addresses {
+                    stored.held.clone_from(addresses);
+                    stored.marked = !addresses.is_empty();
+                    reconciler.service_changed(stored.clone());
+                    written = true;
+                }
+            }
+            if !written {
+                return;
+            }
         }
     }
 
@@ -346,6 +350,7 @@ proptest! {
                 Event::Delete { who } => {
                     let id = service(who);
                     if world.stored.remove(&id).is_none() { continue }
+                    world.wanted.remove(&id);
                     reconciler.service_deleted(&id);
                     touched = Some(id);
                 }
@@ -356,20 +361,6 @@ proptest! {
                 }
                 Event::Writes { work } => {
                     world.writes_fail = !work;
-                    // Whoever's write failed is written now: level-triggered, as the shell retries.
-                    if work {
-                        for (id, a) in reconciler.allocator().assignments() {
-                            if let Some(view) = world.stored.get_mut(id) {
-                                view.held.clone_from(&a.addresses);
-                                view.marked = true;
-                            }
-                        }
-                        for (id, view) in &mut world.stored {
-                            if reconciler.allocator().assignment(id).is_none() && view.is_load_balancer {
-                                view.held.clear();
-                            }
-                        }
-                    }
                 }
                 Event::Restart => {
                     // Only what was written survives a process; here everything was.

@@ -8,7 +8,7 @@ use patina_controller_core::view::ServiceId;
 use patina_crds::config::{Config, ObjectRef, Pool, ServiceAllocation};
 use patina_crds::net::{Family, from_number};
 
-pub fn pool(name: &str, ranges: &[&str]) -> Pool {
+pub(crate) fn pool(name: &str, ranges: &[&str]) -> Pool {
     Pool {
         name: name.to_owned(),
         source: ObjectRef { kind: "IPAddressPool".into(), namespace: "test".into(), name: name.to_owned() },
@@ -20,16 +20,16 @@ pub fn pool(name: &str, ranges: &[&str]) -> Pool {
     }
 }
 
-pub fn config(pools: impl IntoIterator<Item = Pool>) -> Config {
+pub(crate) fn config(pools: impl IntoIterator<Item = Pool>) -> Config {
     Config { pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(), ..Config::default() }
 }
 
-pub fn buggy(ip: IpAddr) -> bool {
+pub(crate) fn buggy(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(ip) if ip.octets()[3] == 0 || ip.octets()[3] == 255)
 }
 
 /// The addresses that a pool may give, one by one, in declared order. Only for small pools.
-pub fn addresses(pool: &Pool) -> impl Iterator<Item = IpAddr> + '_ {
+pub(crate) fn addresses(pool: &Pool) -> impl Iterator<Item = IpAddr> + '_ {
     pool.ranges
         .iter()
         .flat_map(|range| {
@@ -39,14 +39,14 @@ pub fn addresses(pool: &Pool) -> impl Iterator<Item = IpAddr> + '_ {
 }
 
 /// api.md 3.2, literally.
-pub fn may_share(a: &Sharing, b: &Sharing) -> bool {
+pub(crate) fn may_share(a: &Sharing, b: &Sharing) -> bool {
     a.group.is_some() && a.group == b.group && a.ports.is_disjoint(&b.ports)
 }
 
 /// Everybody and what they have.
-pub type Holders = BTreeMap<ServiceId, (Vec<IpAddr>, Sharing)>;
+pub(crate) type Holders = BTreeMap<ServiceId, (Vec<IpAddr>, Sharing)>;
 
-pub fn may_have(holders: &Holders, id: &ServiceId, ip: IpAddr, sharing: &Sharing) -> bool {
+pub(crate) fn may_have(holders: &Holders, id: &ServiceId, ip: IpAddr, sharing: &Sharing) -> bool {
     holders
         .iter()
         .filter(|(other, (addresses, _))| *other != id && addresses.contains(&ip))
@@ -54,7 +54,7 @@ pub fn may_have(holders: &Holders, id: &ServiceId, ip: IpAddr, sharing: &Sharing
 }
 
 /// The linear scan that the allocator must agree with.
-pub fn naive_pick(
+pub(crate) fn naive_pick(
     holders: &Holders,
     pool: &Pool,
     id: &ServiceId,

@@ -1,0 +1,117 @@
+//! What a decision means for people: conditions on the Service, events, log lines.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use patina_controller_core::coverage::{self, NotAdvertised};
+use patina_controller_core::decide::{Decision, Outcome};
+use patina_controller_core::reason::{Notice, request_word};
+use patina_controller_core::view::{ServiceId, ServiceView};
+use patina_crds::config::Config;
+use patina_crds::keys;
+use patina_runtime::events::{EventType, Events};
+
+use crate::status::{Condition, Desired};
+
+/// An event to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) warning: bool,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// Everything that follows from one decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Consequence {
+    /// `None`: leave the Service alone.
+    pub(crate) desired: Option<Desired>,
+    /// Now.
+    pub(crate) events: Vec<Said>,
+    /// Once the status shows it.
+    pub(crate) when_written: Option<Said>,
+    /// Word of the reason, for the metric of waiting Services.
+    pub(crate) waits: Option<&'static str>,
+}
+
+pub(crate) fn consequence(view: &ServiceView, outcome: &Outcome, config: &Config) -> Consequence {
+    let mut result = Consequence::default();
+    if let Some(lost) = &outcome.lost {
+        result.events.push(Said {
+            warning: false,
+            reason: "ClearAssignment",
+            message: format!("released: {lost}"),
+        });
+    }
+    for notice in &outcome.notices {
+        let (warning, reason) = notice.event();
+        result.events.push(Said { warning, reason, message: notice.to_string() });
+    }
+    match &outcome.decision {
+        Decision::Ignore(_) => {}
+        Decision::Release => result.desired = Some(Desired::default()),
+        Decision::Wait(reason) => {
+            result.waits = Some(reason.word());
+            let condition = allocated(false, reason.word(), reason.to_string());
+            result.desired = Some(Desired { conditions: vec![condition], ..Desired::default() });
+            if let Some(event) = reason.event() {
+                result.events.push(Said { warning: true, reason: event, message: reason.to_string() });
+            }
+        }
+        Decision::Assign { addresses, pool } | Decision::Keep { addresses, pool } => {
+            let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            let texts = texts.join(", ");
+            let kept_despite = outcome.notices.iter().find_map(|notice| match notice {
+                Notice::KeptDespite(error) => Some((request_word(error), notice.to_string())),
+                _ => None,
+            });
+            let (reason, message) =
+                kept_despite.unwrap_or_else(|| ("Allocated", format!("{texts} from pool {pool}")));
+            let mut conditions = vec![allocated(true, reason, message)];
+            if let Some(missing) = coverage::missing(config, pool, &view.labels) {
+                conditions.push(not_announced(&missing));
+                result.events.push(Said {
+                    warning: true,
+                    reason: "notAdvertised",
+                    message: missing.to_string(),
+                });
+            }
+            result.desired =
+                Some(Desired { addresses: addresses.clone(), pool: Some(pool.clone()), conditions });
+            if matches!(outcome.decision, Decision::Assign { .. }) {
+                let message = format!("Assigned IP {texts} from pool {pool}");
+                result.when_written = Some(Said { warning: false, reason: "IPAllocated", message });
+            }
+        }
+    }
+    result
+}
+
+fn allocated(status: bool, reason: &'static str, message: String) -> Condition {
+    Condition { type_: keys::CONDITION_ALLOCATED, status, reason, message }
+}
+
+fn not_announced(missing: &NotAdvertised) -> Condition {
+    let (reason, message) = (missing.word(), missing.to_string());
+    Condition { type_: keys::CONDITION_ANNOUNCED, status: false, reason, message }
+}
+
+/// Publishes and logs.
+pub(crate) fn say(events: &Events, id: &ServiceId, uid: &str, said: &Said) {
+    let kind = if said.warning { EventType::Warning } else { EventType::Normal };
+    events.publish(&reference(id, uid), kind, said.reason, &said.message);
+    if said.warning {
+        tracing::warn!(service = %id, reason = said.reason, "{}", said.message);
+    } else {
+        tracing::info!(service = %id, reason = said.reason, "{}", said.message);
+    }
+}
+
+pub(crate) fn reference(id: &ServiceId, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Service".to_owned()),
+        namespace: Some(id.namespace.clone()),
+        name: Some(id.name.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,241 @@
+//! Kubernetes objects in, our values out: no Kubernetes type gets past this file (but for what is written back).
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Namespace, Service, ServiceSpec};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use patina_controller_core::view::{FamilyPolicy, Port, Protocol, ServiceId, ServiceView, TrafficPolicy};
+use patina_crds::keys;
+use patina_crds::net::Family;
+use patina_crds::selector::Labels;
+use patina_runtime::watch::TIMEOUT;
+
+/// What a Service's status says now, as far as we write it, and what a conditional write needs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Observed {
+    pub(crate) uid: String,
+    pub(crate) resource_version: String,
+    pub(crate) ingress: Vec<Ingress>,
+    /// The annotation that names the pool.
+    pub(crate) pool: Option<String>,
+    /// Conditions of the types that we write.
+    pub(crate) ours: Vec<SeenCondition>,
+    /// Conditions of others, to be kept as they are.
+    pub(crate) foreign: Vec<serde_json::Value>,
+}
+
+/// An entry of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ingress {
+    pub(crate) ip: Option<IpAddr>,
+    /// Exactly as we write it: the address with ipMode VIP, nothing else.
+    pub(crate) as_we_write: bool,
+}
+
+/// A condition on a Service, as far as we compare it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SeenCondition {
+    pub(crate) type_: String,
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) last_transition: String,
+}
+
+/// What happened to Services or namespaces.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// There, or different.
+    Service(Box<(ServiceView, Observed)>),
+    /// Gone.
+    ServiceGone(ServiceId),
+    /// The first list is complete.
+    ServicesListed,
+    /// There, or other labels; gone namespaces have none.
+    Namespace(String, Labels),
+    /// The first list is complete.
+    NamespacesListed,
+    /// The watch failed; it is tried again, and what is known stays.
+    Failed(String),
+}
+
+/// Lists (consistently, not from a cache) and watches all Services and namespaces, from now on.
+pub(crate) fn changes(client: &Client) -> BoxStream<'static, Change> {
+    let services = listed(Api::<Service>::all(client.clone()), |event, known| match event {
+        Event::Apply(service) | Event::InitApply(service) => {
+            let pair = (view(&service), observed(&service));
+            known.insert(pair.0.id.clone());
+            vec![Change::Service(Box::new(pair))]
+        }
+        Event::Delete(service) => vec![Change::ServiceGone(id(&service))],
+        Event::Init => Vec::new(),
+        Event::InitDone => vec![Change::ServicesListed],
+    });
+    let namespaces =
+        listed(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), |event, known| match event {
+            Event::Apply(namespace) | Event::InitApply(namespace) => {
+                let labels = namespace.metadata.labels.clone().unwrap_or_default();
+                known.insert(ServiceId::new("", namespace.name_any()));
+                vec![Change::Namespace(namespace.name_any(), labels)]
+            }
+            Event::Delete(namespace) => vec![Change::Namespace(namespace.name_any(), Labels::new())],
+            Event::Init => Vec::new(),
+            Event::InitDone => vec![Change::NamespacesListed],
+        });
+    futures::stream::select(services, namespaces).boxed()
+}
+
+/// A watcher's events as changes. When it has to list again, what is not in the new list is reported as gone.
+fn listed<K>(
+    api: Api<K>,
+    mut read: impl FnMut(Event<K>, &mut HashSet<ServiceId>) -> Vec<Change> + Send + 'static,
+) -> impl Stream<Item = Change> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let scope = watcher::Config::default().timeout(TIMEOUT);
+    let mut known: HashSet<ServiceId> = HashSet::new();
+    let mut before: HashSet<ServiceId> = HashSet::new();
+    watcher(api, scope).default_backoff().flat_map(move |event| {
+        let changes = match event {
+            Ok(Event::Init) => {
+                before = std::mem::take(&mut known);
+                Vec::new()
+            }
+            Ok(event) => {
+                let done = matches!(event, Event::InitDone);
+                let mut changes = Vec::new();
+                if let Event::Delete(object) = &event {
+                    let namespace = object.namespace().unwrap_or_default();
+                    known.remove(&ServiceId::new(namespace, object.name_any()));
+                }
+                if done {
+                    changes.extend(before.drain().filter(|id| !known.contains(id)).map(gone));
+                }
+                changes.extend(read(event, &mut known));
+                changes
+            }
+            Err(error) => vec![Change::Failed(error.to_string())],
+        };
+        futures::stream::iter(changes)
+    })
+}
+
+fn gone(id: ServiceId) -> Change {
+    if id.namespace.is_empty() { Change::Namespace(id.name, Labels::new()) } else { Change::ServiceGone(id) }
+}
+
+fn id(service: &Service) -> ServiceId {
+    ServiceId::new(service.namespace().unwrap_or_default(), service.name_any())
+}
+
+/// A Service as the core sees it.
+pub(crate) fn view(service: &Service) -> ServiceView {
+    let nothing = ServiceSpec::default();
+    let spec = service.spec.as_ref().unwrap_or(&nothing);
+    let annotations = service.metadata.annotations.iter().flatten();
+    let seen = observed(service);
+    ServiceView {
+        id: id(service),
+        uid: seen.uid,
+        created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+        labels: service.metadata.labels.clone().unwrap_or_default(),
+        annotations: annotations
+            .filter(|(key, _)| is_ours_to_read(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+        is_load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
+        class: spec.load_balancer_class.clone(),
+        load_balancer_ip: spec.load_balancer_ip.clone().unwrap_or_default(),
+        cluster_ips: cluster_ips(spec),
+        families: families(spec),
+        family_policy: match spec.ip_family_policy.as_deref() {
+            Some("PreferDualStack") => FamilyPolicy::PreferDual,
+            Some("RequireDualStack") => FamilyPolicy::RequireDual,
+            _ => FamilyPolicy::Single,
+        },
+        ports: ports(spec),
+        traffic_policy: match spec.external_traffic_policy.as_deref() {
+            Some("Local") => TrafficPolicy::Local,
+            _ => TrafficPolicy::Cluster,
+        },
+        selector: spec.selector.clone().unwrap_or_default(),
+        held: seen.ingress.iter().filter_map(|entry| entry.ip).collect(),
+        marked: seen.pool.is_some() || !seen.ours.is_empty(),
+    }
+}
+
+fn is_ours_to_read(key: &str) -> bool {
+    let Some((prefix, name)) = key.split_once('/') else { return false };
+    keys::PREFIXES.contains(&prefix)
+        && [keys::ADDRESS_POOL, keys::LOAD_BALANCER_IPS, keys::ALLOW_SHARED_IP].contains(&name)
+}
+
+fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
+    let several = spec.cluster_ips.iter().flatten();
+    let one = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.as_ref().is_none_or(Vec::is_empty));
+    // "None" (headless) and "" are no addresses.
+    several.chain(one).filter_map(|text| text.parse().ok()).collect()
+}
+
+fn families(spec: &ServiceSpec) -> Vec<Family> {
+    let parse = |text: &String| match text.as_str() {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        _ => None,
+    };
+    spec.ip_families.iter().flatten().filter_map(parse).collect()
+}
+
+fn ports(spec: &ServiceSpec) -> BTreeSet<Port> {
+    let port = |port: &k8s_openapi::api::core::v1::ServicePort| {
+        let protocol = match port.protocol.as_deref() {
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        };
+        u16::try_from(port.port).ok().map(|number| Port { protocol, number })
+    };
+    spec.ports.iter().flatten().filter_map(port).collect()
+}
+
+/// What the status says now.
+pub(crate) fn observed(service: &Service) -> Observed {
+    let status = service.status.as_ref();
+    let entries = status.and_then(|status| status.load_balancer.as_ref()).and_then(|lb| lb.ingress.as_ref());
+    let ingress = entries.into_iter().flatten().map(|entry| {
+        let ip: Option<IpAddr> = entry.ip.as_deref().and_then(|text| text.parse().ok());
+        let canonical = ip.is_some_and(|ip| entry.ip.as_deref() == Some(ip.to_string().as_str()));
+        let bare = entry.hostname.is_none() && entry.ports.as_ref().is_none_or(Vec::is_empty);
+        Ingress { ip, as_we_write: canonical && bare && entry.ip_mode.as_deref() == Some("VIP") }
+    });
+    let (mut ours, mut foreign) = (Vec::new(), Vec::new());
+    for condition in status.and_then(|status| status.conditions.as_ref()).into_iter().flatten() {
+        if [keys::CONDITION_ALLOCATED, keys::CONDITION_ANNOUNCED].contains(&condition.type_.as_str()) {
+            ours.push(SeenCondition {
+                type_: condition.type_.clone(),
+                status: condition.status.clone(),
+                reason: condition.reason.clone(),
+                message: condition.message.clone(),
+                last_transition: condition.last_transition_time.0.to_string(),
+            });
+        } else if let Ok(value) = serde_json::to_value(condition) {
+            foreign.push(value);
+        }
+    }
+    let annotations: Option<&BTreeMap<String, String>> = service.metadata.annotations.as_ref();
+    Observed {
+        uid: service.metadata.uid.clone().unwrap_or_default(),
+        resource_version: service.metadata.resource_version.clone().unwrap_or_default(),
+        ingress: ingress.collect(),
+        pool: annotations.and_then(|all| all.get(keys::IP_ALLOCATED_FROM_POOL)).cloned(),
+        ours,
+        foreign,
+    }
+}
