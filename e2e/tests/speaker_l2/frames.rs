@@ -13,7 +13,7 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const FRAMES: &str = "patina_l2_frames_total";
 
 /// Puts frames on the wire as they are.
-pub fn transmit(netns: &Netns, protocol: Protocol, frames: &[Vec<u8>]) {
+pub(crate) fn transmit(netns: &Netns, protocol: Protocol, frames: &[Vec<u8>]) {
     let shown = netns.ip(&["-o", "link", "show", "eth0"]).unwrap();
     let (index, _) = shown.split_once(':').unwrap();
     let index = index.parse().unwrap();

@@ -18,14 +18,14 @@ use patina_speaker_core::intent::L2Announcement;
 use prometheus::{Registry, TextEncoder};
 use tokio::sync::{Notify, mpsc, watch};
 
-pub const VIP: &str = "172.25.7.100";
-pub const OTHER: &str = "172.25.7.101";
-pub const VIP6: &str = "fd00:25:7::100";
-pub const OTHER6: &str = "fd00:25:7::1:0:101";
+pub(crate) const VIP: &str = "172.25.7.100";
+pub(crate) const OTHER: &str = "172.25.7.101";
+pub(crate) const VIP6: &str = "fd00:25:7::100";
+pub(crate) const OTHER6: &str = "fd00:25:7::1:0:101";
 
-pub struct Wire {
-    pub node: Netns,
-    pub peer: Netns,
+pub(crate) struct Wire {
+    pub(crate) node: Netns,
+    pub(crate) peer: Netns,
     vips: Option<watch::Sender<BTreeSet<IpAddr>>>,
     registry: Registry,
     thread: Option<JoinHandle<()>>,
@@ -34,14 +34,18 @@ pub struct Wire {
 
 impl Wire {
     /// A cable, addresses on both ends, and the driver. It announces nothing yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let run = RunDir::create().unwrap();
-        let node = Netns::create(&run, "node").expect("network namespaces need root and the package iproute2");
+        let node =
+            Netns::create(&run, "node").expect("network namespaces need root and the package iproute2");
         let peer = Netns::create(&run, "peer").unwrap();
         for netns in [&node, &peer] {
             // Link-local addresses at once, not after a second of waiting for objections.
             for key in ["all", "default"] {
-                netns.run(|| std::fs::write(format!("/proc/sys/net/ipv6/conf/{key}/accept_dad"), "0")).unwrap().unwrap();
+                netns
+                    .run(|| std::fs::write(format!("/proc/sys/net/ipv6/conf/{key}/accept_dad"), "0"))
+                    .unwrap()
+                    .unwrap();
             }
         }
         let registry = Registry::new();
@@ -58,24 +62,33 @@ impl Wire {
     }
 
     /// Makes the cable: `eth0` on both ends.
-    pub fn plug(&self) {
+    pub(crate) fn plug(&self) {
         let peer = self.peer.name();
-        self.node.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", peer]).unwrap();
+        self.node
+            .ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", peer])
+            .unwrap();
         for (netns, host) in [(&self.node, 11), (&self.peer, 9)] {
             netns.ip(&["address", "add", &format!("172.25.7.{host}/24"), "dev", "eth0"]).unwrap();
             netns.ip(&["address", "add", &format!("fd00:25:7::{host}/64"), "dev", "eth0", "nodad"]).unwrap();
             netns.ip(&["link", "set", "eth0", "up"]).unwrap();
         }
+        for netns in [&self.node, &self.peer] {
+            wait::until_blocking("the link is up and has its link-local address", secs(5), || {
+                let shown = netns.ip(&["-6", "address", "show", "dev", "eth0", "scope", "link"])?;
+                Ok(Seen::when(shown.contains("fe80::") && !shown.contains("tentative"), shown))
+            })
+            .unwrap();
+        }
     }
 
     /// Announces exactly these from now on, on every usable interface.
-    pub fn announce(&self, vips: &[&str]) {
+    pub(crate) fn announce(&self, vips: &[&str]) {
         let vips = vips.iter().map(|vip| vip.parse().unwrap()).collect();
         self.vips.as_ref().unwrap().send(vips).unwrap();
     }
 
     /// Announces, and waits until the first announcement of each has gone out.
-    pub fn announce_and_wait(&self, vips: &[&str]) {
+    pub(crate) fn announce_and_wait(&self, vips: &[&str]) {
         self.announce(vips);
         for vip in vips {
             self.wait_for_metric(&format!("metallb_layer2_gratuitous_sent{{ip=\"{vip}\"}}"), 1);
@@ -83,13 +96,13 @@ impl Wire {
     }
 
     /// The value of a series as the metrics page shows it; 0 when it is not there.
-    pub fn metric(&self, series: &str) -> u64 {
+    pub(crate) fn metric(&self, series: &str) -> u64 {
         let text = TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok());
         value.unwrap_or(0.0) as u64
     }
 
-    pub fn wait_for_metric(&self, series: &str, at_least: u64) {
+    pub(crate) fn wait_for_metric(&self, series: &str, at_least: u64) {
         wait::until_blocking(&format!("{series} >= {at_least}"), secs(5), || {
             let value = self.metric(series);
             Ok(Seen::when(value >= at_least, value))
@@ -98,12 +111,12 @@ impl Wire {
     }
 
     /// The MAC address of the node's end.
-    pub fn node_mac(&self) -> [u8; 6] {
+    pub(crate) fn node_mac(&self) -> [u8; 6] {
         mac_of(&self.node)
     }
 
     /// The MAC address of the peer's end.
-    pub fn peer_mac(&self) -> [u8; 6] {
+    pub(crate) fn peer_mac(&self) -> [u8; 6] {
         mac_of(&self.peer)
     }
 }
@@ -120,14 +133,11 @@ impl Drop for Wire {
     }
 }
 
-pub fn show(mac: [u8; 6]) -> String {
+pub(crate) fn show(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn mac_of(netns: &Netns) -> [u8; 6] {
-    let text = netns.run(|| std::process::Command::new("cat").arg("/sys/class/net/eth0/address").output()).unwrap();
-    let _ = text;
-    // sysfs shows the namespace of its mount, not of the reader.
     let shown = netns.ip(&["-o", "link", "show", "eth0"]).unwrap();
     let (_, rest) = shown.split_once("link/ether ").unwrap();
     let bytes: Vec<u8> = rest[..17].split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
@@ -135,7 +145,12 @@ fn mac_of(netns: &Netns) -> [u8; 6] {
 }
 
 /// The thread of the speaker: its interfaces, its driver, and in the place of its decisions "all of `vips` everywhere".
-fn drive(node: &Netns, mut vips: watch::Receiver<BTreeSet<IpAddr>>, registry: &Registry, ready: &sync::Sender<()>) {
+fn drive(
+    node: &Netns,
+    mut vips: watch::Receiver<BTreeSet<IpAddr>>,
+    registry: &Registry,
+    ready: &sync::Sender<()>,
+) {
     node.enter_this_thread().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -156,8 +171,10 @@ fn drive(node: &Netns, mut vips: watch::Receiver<BTreeSet<IpAddr>>, registry: &R
             let mut addresses = BTreeMap::new();
             for vip in vips.borrow_and_update().iter() {
                 let usable = interfaces.iter().filter(|i| i.unusable(Family::of(*vip)).is_none());
-                let announcement =
-                    L2Announcement { interfaces: usable.map(|i| i.index).collect(), ..L2Announcement::default() };
+                let announcement = L2Announcement {
+                    interfaces: usable.map(|i| i.index).collect(),
+                    ..L2Announcement::default()
+                };
                 if !announcement.interfaces.is_empty() {
                     addresses.insert(*vip, announcement);
                 }
