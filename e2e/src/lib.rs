@@ -4,14 +4,31 @@
 //! Bottom up: where things are ([`paths`], [`tools`], [`binaries`]), what a run owns ([`rundir`], [`ports`],
 //! [`netns`], [`process`]), the API ([`control_plane`]), and what a test says ([`wait`], [`report`]).
 
+pub mod bench;
 pub mod binaries;
+pub mod cli;
+pub mod client;
 pub mod control_plane;
+pub mod demo;
 pub mod docs;
+pub mod kubelet;
+pub mod lab;
+pub mod neighbour;
 pub mod netns;
 pub mod paths;
+pub mod pod;
 pub mod ports;
 pub mod process;
 pub mod report;
 pub mod rundir;
 pub mod tools;
 pub mod wait;
+
+/// Logs of the lab itself go to standard error; `RUST_LOG` says how much (default: warnings, and what the lab does).
+pub(crate) fn tracing_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,patina_e2e=info"));
+    // A second call (tests in one process) changes nothing.
+    let _already_set =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

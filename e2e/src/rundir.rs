@@ -115,6 +115,19 @@ impl Drop for RunDir {
     }
 }
 
+/// Cleans up after runs whose owner is gone, as every new run does.
+///
+/// # Errors
+/// The place for runs cannot be written.
+pub fn sweep_crashed() -> Result<()> {
+    let root = paths::run_root();
+    fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
+    let gate = File::create(root.join("lock"))?;
+    gate.lock()?;
+    sweep(&root);
+    Ok(())
+}
+
 /// What a pid file says: the process and when it started, in clock ticks since boot, because pids are used again.
 pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
     let started = start_time(pid).with_context(|| format!("process {pid} ended at once"))?;

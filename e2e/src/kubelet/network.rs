@@ -13,8 +13,7 @@ use crate::lab::topology;
 use crate::netns::Netns;
 use crate::rundir::RunDir;
 
-/// The next hop of every pod: an address of the node's end of the veth that no other host has.
-const GATEWAY_V4: &str = "169.254.1.1";
+/// The IPv6 next hop of every pod; the IPv4 one is the first address of its node's range ([`Hosts`] begins with .2).
 const GATEWAY_V6: &str = "fe80::1";
 
 /// Host numbers of one node's pods that are taken.
@@ -60,6 +59,7 @@ impl PodNetwork {
         let host =
             hosts.borrow_mut().take().with_context(|| format!("{}: no pod address is left", node.name))?;
         let (v4, v6) = node.pod_addresses(host);
+        let (gateway, _) = node.pod_addresses(1);
         let netns = Netns::create(run, short)?;
         let network = Self {
             netns: netns.clone(),
@@ -73,7 +73,7 @@ impl PodNetwork {
             &on_node,
             &[
                 format!("link add {veth} type veth peer name eth0 netns {}", in_pod.name()),
-                format!("addr add {GATEWAY_V4}/32 dev {veth}"),
+                format!("addr add {gateway}/32 dev {veth}"),
                 format!("link set {veth} addrgenmode none"),
                 format!("link set {veth} up"),
                 format!("addr add {GATEWAY_V6}/64 dev {veth} nodad"),
@@ -87,8 +87,8 @@ impl PodNetwork {
                 "link set eth0 up".into(),
                 format!("addr add {v4}/32 dev eth0"),
                 format!("addr add {v6}/128 dev eth0 nodad"),
-                format!("route add {GATEWAY_V4}/32 dev eth0 scope link"),
-                format!("route add default via {GATEWAY_V4} src {v4}"),
+                format!("route add {gateway}/32 dev eth0 scope link"),
+                format!("route add default via {gateway} src {v4}"),
                 format!("route add default via {GATEWAY_V6} dev eth0 src {v6}"),
             ],
         )?;

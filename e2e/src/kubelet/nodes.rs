@@ -109,7 +109,8 @@ async fn report_ready(client: &Client, plan: &NodePlan) -> Result<()> {
         },
     }});
     let nodes = Api::<Node>::all(client.clone());
-    nodes.patch_status(&plan.name, &PatchParams::default(), &Patch::Strategic(status)).await?;
+    // Whole lists: a strategic merge of addresses has their type as key, and a node has two of one type.
+    nodes.patch_status(&plan.name, &PatchParams::default(), &Patch::Merge(status)).await?;
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! The lab's switchboard: a Unix socket in its directory, a line in, a line out. `off node2`, `on node2`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -17,16 +16,23 @@ pub(super) fn socket(dir: &Path) -> PathBuf {
     dir.join("control")
 }
 
+/// Opens the switchboard and says so in `lab.json`: from here on other processes find the lab.
+pub(super) fn open(run: &RunDir, plan: &Plan) -> Result<UnixListener> {
+    let path = socket(run.path());
+    let listener = UnixListener::bind(&path).with_context(|| format!("listen on {}", path.display()))?;
+    let draft = run.path().join("lab.json.draft");
+    std::fs::write(&draft, serde_json::json!({"nodes": plan.nodes.len()}).to_string())?;
+    std::fs::rename(&draft, run.path().join("lab.json"))?;
+    Ok(listener)
+}
+
 /// Serves until the lab ends.
 pub(super) async fn serve(
-    run: &Arc<RunDir>,
+    listener: UnixListener,
     plan: &Plan,
     kubelet: &Kubelet,
     machines: &Machines,
 ) -> Result<()> {
-    let path = socket(run.path());
-    let listener = UnixListener::bind(&path).with_context(|| format!("listen on {}", path.display()))?;
-    std::fs::write(run.path().join("lab.json"), serde_json::json!({"nodes": plan.nodes.len()}).to_string())?;
     loop {
         let (stream, _) = listener.accept().await?;
         if let Err(error) = answer(stream, plan, kubelet, machines).await {

@@ -150,8 +150,9 @@ fn live(
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async move {
         let parts = Parts::start(&run, &plan, options, say).await?;
+        let listener = control::open(&run, &plan)?;
         drop(up.send(Ok(()))); // `Lab::up` waits for it
-        let control = control::serve(&run, &plan, &parts.kubelet, &parts.machines);
+        let control = control::serve(listener, &plan, &parts.kubelet, &parts.machines);
         tokio::select! {
             result = control => result,
             // Dropped by the lab's owner.
