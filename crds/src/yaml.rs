@@ -44,7 +44,8 @@ pub enum ScalarValue {
     Int(i128),
     /// A number.
     Float(f64),
-    /// Anything else, and everything in quotes.
+    /// Anything else, and everything in quotes. Whether there were quotes is not known: serde_yaml does not tell, so YAML
+    /// 1.1's `yes` and `off` are texts here where kubectl, without quotes, reads booleans.
     Text,
 }
 
