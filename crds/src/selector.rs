@@ -35,6 +35,14 @@ pub enum SelectorError {
     /// `Exists` and `DoesNotExist` take none.
     #[error("operator {0} on key {1:?} takes no values")]
     UnexpectedValues(String, String),
+    /// No object can have such a label.
+    #[error(
+        "{0:?} is no label key; allowed are letters, digits, - _ and . (at most 63), after a domain and / or without"
+    )]
+    Key(String),
+    /// No label can have such a value.
+    #[error("{0:?} is no label value; allowed are letters, digits, - _ and . (at most 63)")]
+    Value(String),
 }
 
 impl Selector {
@@ -45,6 +53,7 @@ impl Selector {
     pub fn compile(selector: &LabelSelector) -> Result<Self, SelectorError> {
         let mut requirements = BTreeSet::new();
         for (key, value) in selector.match_labels.iter().flatten() {
+            check(key, [value])?;
             requirements.insert(Requirement::In(key.clone(), BTreeSet::from([value.clone()])));
         }
         for expression in selector.match_expressions.iter().flatten() {
@@ -62,6 +71,7 @@ impl Selector {
                 }
                 _ => return Err(SelectorError::Operator(operator.to_owned())),
             };
+            check(&expression.key, expression.values.iter().flatten())?;
             requirements.insert(requirement);
         }
         Ok(Self { requirements })
@@ -83,6 +93,31 @@ impl Selector {
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }
+}
+
+/// Key and values as Kubernetes allows them on objects: a selector with others would match nothing for ever.
+fn check<'a>(key: &str, values: impl IntoIterator<Item = &'a String>) -> Result<(), SelectorError> {
+    let (domain, name) = key.rsplit_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
+    let subdomain = |domain: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let label =
+            |l: &str| !l.is_empty() && l.chars().all(inner) && !l.starts_with('-') && !l.ends_with('-');
+        domain.len() <= 253 && domain.split('.').all(label)
+    };
+    if name.is_empty() || !is_label_value(name) || !domain.is_none_or(subdomain) {
+        return Err(SelectorError::Key(key.to_owned()));
+    }
+    match values.into_iter().find(|value| !is_label_value(value)) {
+        Some(value) => Err(SelectorError::Value(value.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Empty, or up to 63 of `[-A-Za-z0-9_.]` that begin and end with a letter or digit.
+fn is_label_value(text: &str) -> bool {
+    let edge = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    text.len() <= 63 && text.chars().all(inner) && edge(text.chars().next()) && edge(text.chars().last())
 }
 
 /// `selectors` are alternatives (OR); an empty list means "everything", as in every MetalLB resource.
@@ -186,6 +221,22 @@ mod tests {
         assert!(any_matches(&[], &labels(&[])));
         assert!(any_matches(&[a.clone(), b.clone()], &labels(&[("app", "b")])));
         assert!(!any_matches(&[a, b], &labels(&[("app", "c")])));
+    }
+
+    #[test]
+    fn labels_that_no_object_can_have_are_refused() {
+        for key in ["a", "A.b_c-9", "kubernetes.io/hostname", "x-1.example.com/y"] {
+            assert!(Selector::compile(&expression(key, "Exists", &[])).is_ok(), "{key}");
+        }
+        for key in ["", "/", "a/", "/a", "-a", "a b", "Up.io/x", "a/b/c", &"x".repeat(64)] {
+            let error = Selector::compile(&expression(key, "Exists", &[])).unwrap_err();
+            assert!(matches!(error, SelectorError::Key(_)), "{key}: {error}");
+        }
+        assert!(Selector::compile(&expression("a", "In", &["", "b.c"])).is_ok());
+        for value in ["a b", "-", "a/b", &"x".repeat(64)] {
+            let error = Selector::compile(&expression("a", "In", &[value])).unwrap_err();
+            assert!(matches!(error, SelectorError::Value(_)), "{value}: {error}");
+        }
     }
 
     #[test]
