@@ -7,7 +7,7 @@ use patina_controller_core::reason::{Notice, request_word};
 use patina_controller_core::view::{ServiceId, ServiceView};
 use patina_crds::config::Config;
 use patina_crds::keys;
-use patina_runtime::events::{EventType, Events};
+use patina_runtime::events::{EventType, Events, Published};
 
 use crate::status::{Condition, Desired};
 
@@ -94,10 +94,13 @@ fn not_announced(missing: &NotAdvertised) -> Condition {
     Condition { type_: keys::CONDITION_ANNOUNCED, status: false, reason, message }
 }
 
-/// Publishes and logs.
+/// Publishes and logs, unless it was the last thing said.
 pub(crate) fn say(events: &Events, id: &ServiceId, uid: &str, said: &Said) {
     let kind = if said.warning { EventType::Warning } else { EventType::Normal };
-    events.publish(&reference(id, uid), kind, said.reason, &said.message);
+    let published = events.publish(&reference(id, uid), kind, said.reason, &said.message);
+    if published == Published::Same {
+        return;
+    }
     if said.warning {
         tracing::warn!(service = %id, reason = said.reason, "{}", said.message);
     } else {
