@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::{Event, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
@@ -23,9 +23,10 @@ pub async fn gather(args: &Why) -> Result<Facts> {
     let (client, namespace) = connect(&args.cluster).await?;
     let name = args.service.trim_start_matches("service/").trim_start_matches("svc/");
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
-    let service = match services.get_opt(name).await.context("cannot ask the API server")? {
-        Some(service) => service,
-        None => bail!("there is no Service {namespace}/{name}; another namespace is given with -n"),
+    let service = match services.get_opt(name).await {
+        Ok(Some(service)) => service,
+        Ok(None) => bail!("there is no Service {namespace}/{name}; another namespace is given with -n"),
+        Err(error) => bail!("cannot ask the API server: {}", client::brief(&error)),
     };
     let system = args.cluster.system_namespace.clone();
     let uid = service.uid().unwrap_or_default();
@@ -40,7 +41,7 @@ pub async fn gather(args: &Why) -> Result<Facts> {
         config: config_watch::read_once(&client, &system, keys::LEGACY_CONFIG)
             .await
             .map(|resources| config::build(&resources).map(|loaded| loaded.config))
-            .map_err(|error| error.to_string()),
+            .map_err(|error| client::brief(&error)),
         pods: list::<Pod>(&client, &system, &everything).await,
         system_namespace: system,
         service,
@@ -49,7 +50,9 @@ pub async fn gather(args: &Why) -> Result<Facts> {
 
 async fn connect(cluster: &Cluster) -> Result<(Client, String)> {
     let path: Option<&Path> = cluster.kubeconfig.as_deref();
-    let config = client::config(path, cluster.context.as_deref()).await?;
+    let mut config = client::config(path, cluster.context.as_deref()).await?;
+    // Somebody waits for one answer: an API server that is busy (429, 503) is asked again.
+    config.default_retry = true;
     let namespace = cluster.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     Ok((Client::try_from(config)?, namespace))
 }
@@ -65,7 +68,6 @@ where
     match Api::<K>::namespaced(client.clone(), namespace).list(params).await {
         Ok(list) => Ok(list.items),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        Err(kube::Error::Api(status)) => Err(status.message.clone()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(client::brief(&error)),
     }
 }

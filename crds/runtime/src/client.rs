@@ -70,9 +70,42 @@ pub async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<
     Ok(config)
 }
 
+/// An error of a request in one line: what the API server said, or the error with its causes. (kube's own text of an
+/// answer has the whole Status in it.)
+#[must_use]
+pub fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => {
+            format!("{} ({})", status.message.trim(), status.code)
+        }
+        kube::Error::Api(status) => format!("HTTP status {}", status.code),
+        other => with_causes(other),
+    }
+}
+
+/// An error and those beneath it that it does not already quote.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_the_servers_words() {
+        let status = kube::core::Status::failure("pods is forbidden", "Forbidden").with_code(403);
+        assert_eq!(brief(&kube::Error::Api(status.boxed())), "pods is forbidden (403)");
+    }
 
     #[tokio::test]
     async fn a_missing_kubeconfig_is_named() {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 pub use kube::runtime::events::EventType;
 
+use crate::client;
 use crate::tasks::Tasks;
 
 /// MetalLB's component names, as users filter events by them.
@@ -187,9 +188,9 @@ async fn send_all(
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("refused: {0}")]
+    #[error("refused: {}", client::brief(.0))]
     Refused(kube::Error),
-    #[error("will be tried again: {0}")]
+    #[error("will be tried again: {}", client::brief(.0))]
     Later(kube::Error),
     #[error("will be tried again: no answer within {REQUEST_TIMEOUT:?}")]
     Slow,

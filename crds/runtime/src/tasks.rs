@@ -57,16 +57,7 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static> TaskOut
     fn reason(self) -> Option<String> {
         self.err().map(|error| {
             let error = error.into();
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(inner) = cause {
-                let inner_text = inner.to_string();
-                if !text.contains(&inner_text) {
-                    text = format!("{text}: {inner_text}");
-                }
-                cause = inner.source();
-            }
-            text
+            crate::client::with_causes(error.as_ref())
         })
     }
 }

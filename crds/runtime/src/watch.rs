@@ -18,6 +18,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+use crate::client;
 use crate::tasks::Tasks;
 
 /// A watch request ends after this many seconds and is made anew; a dead connection is noticed 5 s after it.
@@ -252,10 +253,10 @@ impl<K: Watchable> Follower<K> {
 
     /// Says a failure once, not at each retry.
     fn failed(&self, error: &watcher::Error) {
-        let text = with_causes(error);
+        let text = brief(error);
         let mut last = self.status.error.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref() != Some(&text) {
-            tracing::warn!(kind = %K::kind(&()), error = %text, "cannot watch; what is known stays, retrying");
+            tracing::warn!(kind = %K::kind(&()), error = %text, "watching fails; what is known stays, retrying");
             *last = Some(text);
         }
     }
@@ -275,18 +276,16 @@ fn is_absent(error: &watcher::Error) -> bool {
     }
 }
 
-/// The error and those beneath it that it does not already quote.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
+fn brief(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(inner) => format!("cannot list: {}", client::brief(inner)),
+        watcher::Error::WatchStartFailed(inner) => format!("cannot watch: {}", client::brief(inner)),
+        watcher::Error::WatchFailed(inner) => format!("the watch broke: {}", client::brief(inner)),
+        watcher::Error::WatchError(status) => {
+            format!("the watch broke: {} ({})", status.message, status.code)
         }
-        cause = inner.source();
+        watcher::Error::NoResourceVersion => client::with_causes(error),
     }
-    text
 }
 
 /// Between half and all of `pause`, so that the watches of many processes do not come back together.

@@ -1,0 +1,263 @@
+//! A control plane for benches, with release binaries of ours beside it.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use patina_crds::types::ServiceL2Status;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use patina_e2e::control_plane::{ControlPlane, Options};
+use patina_e2e::netns::Netns;
+use patina_e2e::paths;
+use patina_e2e::process::{Process, Spec};
+use patina_e2e::rundir::RunDir;
+use patina_e2e::wait::{self, Seen, secs};
+
+/// Where the Services are.
+pub(crate) const NAMESPACE: &str = "default";
+/// Where Patina is.
+pub(crate) const SYSTEM: &str = "metallb-system";
+/// Clients that create at the same time.
+const CLIENTS: usize = 16;
+const HEALTH_PORT: u16 = 17472;
+
+/// API server, controller-manager, a namespace of its own, one pool for everybody.
+pub(crate) struct Cluster {
+    plane: ControlPlane,
+    netns: Netns,
+}
+
+impl Cluster {
+    /// Starts it. Everything runs in one network namespace, so that benches beside each other share nothing but the CPU;
+    /// `node` gives it an interface as a node has one.
+    pub(crate) async fn start(node: Option<&str>) -> Result<Cluster> {
+        let run = std::sync::Arc::new(RunDir::create()?);
+        let netns = Netns::create(&run, "bench")?;
+        if node.is_some() {
+            netns.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "wire0"])?;
+            netns.ip(&["address", "add", "172.25.7.11/16", "dev", "eth0"])?;
+            netns.ip(&["link", "set", "wire0", "up"])?;
+            netns.ip(&["link", "set", "eth0", "up"])?;
+        }
+        let inside = Some((netns.clone(), ([127, 0, 0, 1], 6443).into()));
+        let plane = ControlPlane::start(Options { run: Some(run), inside, ..Options::default() }).await?;
+        let cluster = Cluster { plane, netns };
+        cluster.plane.apply_crds().await?;
+        cluster.plane.apply(&pool()).await?;
+        Ok(cluster)
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.plane.client()
+    }
+
+    /// The release controller, ready.
+    pub(crate) async fn controller(&self) -> Result<Daemon> {
+        self.daemon("patina-controller", &["--port=0"], HEALTH_PORT).await
+    }
+
+    /// The release speaker of `node`, ready.
+    pub(crate) async fn speaker(&self, node: &str) -> Result<Daemon> {
+        let node = format!("--node-name={node}");
+        self.daemon("patina-speaker", &["--port=0", "--pod-name=speaker-bench", &node], HEALTH_PORT + 1).await
+    }
+
+    async fn daemon(&self, binary: &str, flags: &[&str], health_port: u16) -> Result<Daemon> {
+        let kubeconfig = self.plane.kubeconfig_for_user("bench", &["system:masters"])?;
+        let process = Spec::new(binary, release_binary(binary)?)
+            .args(flags)
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .arg(format!("--namespace={SYSTEM}"))
+            .arg(format!("--health-probe-port={health_port}"))
+            .netns(Some(&self.netns))
+            .spawn(self.plane.run())?;
+        let mut daemon = Daemon { process };
+        let netns = self.netns.clone();
+        let url = format!("http://127.0.0.1:{health_port}/readyz");
+        wait::until(&format!("{binary} is ready"), secs(30), || {
+            let answer = netns.exec("curl", &["-s", "-w", "%{http_code}", &url]);
+            let died = daemon.process.exited();
+            let log = daemon.process.log_tail(10);
+            async move {
+                if let Some(status) = died {
+                    bail!("it ended: {status}\n{log}");
+                }
+                let answer = answer?;
+                Ok(Seen::when(answer.ends_with("200"), answer))
+            }
+        })
+        .await?;
+        Ok(daemon)
+    }
+
+    /// Creates the Services with these numbers, many at a time.
+    pub(crate) async fn create_services(&self, numbers: Range<usize>) -> Result<()> {
+        let services: Api<Service> = Api::namespaced(self.client(), NAMESPACE);
+        each(numbers, |i| {
+            let services = services.clone();
+            async move {
+                services.create(&PostParams::default(), &service(i)).await?;
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Waits until `count` Services have an address.
+    pub(crate) async fn all_have_addresses(&self, count: usize) -> Result<()> {
+        let services: Api<Service> = Api::namespaced(self.client(), NAMESPACE);
+        wait::until("all Services have an address", secs(120), || {
+            let services = services.clone();
+            async move {
+                let with =
+                    services.list(&Default::default()).await?.items.iter().filter(|s| has_address(s)).count();
+                Ok(Seen::when(with == count, with))
+            }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Waits until `count` Services have a node that announces them.
+    pub(crate) async fn all_announced(&self, count: usize) -> Result<()> {
+        let statuses: Api<ServiceL2Status> = Api::namespaced(self.client(), SYSTEM);
+        wait::until("all Services are announced", secs(180), || {
+            let statuses = statuses.clone();
+            async move {
+                let with = statuses.list(&Default::default()).await?.items.len();
+                Ok(Seen::when(with == count, with))
+            }
+        })
+        .await
+        .map(drop)
+    }
+
+    pub(crate) async fn patch_status<K>(&self, api: &Api<K>, name: &str, status: &Value) -> Result<()>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+}
+
+/// One of our programs.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    process: Process,
+}
+
+impl Daemon {
+    /// Resident memory in MB (10^6 bytes).
+    pub(crate) fn rss_mb(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kb: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+        Ok(kb * 1024.0 / 1e6)
+    }
+
+    /// CPU time so far in seconds, user and system.
+    pub(crate) fn cpu_s(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid()))?;
+        let (_, fields) = stat.rsplit_once(')').context("no command in stat")?;
+        let ticks =
+            fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+        Ok(ticks / 100.0) // USER_HZ is 100 on every architecture of ours
+    }
+}
+
+/// The path of a binary of ours in the release profile; the first call builds them all.
+pub(crate) fn release_binary(name: &str) -> Result<PathBuf> {
+    static BUILD: OnceLock<Result<(), String>> = OnceLock::new();
+    BUILD.get_or_init(|| build().map_err(|e| format!("{e:#}"))).clone().map_err(anyhow::Error::msg)?;
+    Ok(paths::target_dir().join("release").join(name))
+}
+
+fn build() -> Result<()> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(paths::workspace()).args(["build", "--release", "--bins", "--target-dir"]);
+    cargo.arg(paths::target_dir()).args([
+        "-p",
+        "patina-controller",
+        "-p",
+        "patina-speaker",
+        "-p",
+        "kubectl-patina",
+    ]);
+    if !cargo.status().context("run cargo")?.success() {
+        bail!("the release build failed");
+    }
+    Ok(())
+}
+
+/// `work` for each number, [`CLIENTS`] at a time.
+pub(crate) async fn each<F, Fut>(numbers: Range<usize>, work: F) -> Result<()>
+where
+    F: Fn(usize) -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    futures::stream::iter(numbers)
+        .map(work)
+        .buffer_unordered(CLIENTS)
+        .try_collect::<Vec<()>>()
+        .await?;
+    Ok(())
+}
+
+/// Lets what was started or changed come to rest before memory is read: a fixed time, because "at rest" is what is
+/// measured.
+pub(crate) async fn calm() {
+    tokio::time::sleep(Duration::from_secs(10)).await;
+}
+
+pub(crate) fn service_name(i: usize) -> String {
+    format!("bench-{i:05}")
+}
+
+pub(crate) fn service(i: usize) -> Service {
+    Service {
+        metadata: kube::core::ObjectMeta { name: Some(service_name(i)), ..Default::default() },
+        spec: Some(k8s_openapi::api::core::v1::ServiceSpec {
+            type_: Some("LoadBalancer".to_owned()),
+            allocate_load_balancer_node_ports: Some(false),
+            ports: Some(vec![k8s_openapi::api::core::v1::ServicePort { port: 80, ..Default::default() }]),
+            ..Default::default()
+        }),
+        status: None,
+    }
+}
+
+pub(crate) fn has_address(service: &Service) -> bool {
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    balancer.and_then(|balancer| balancer.ingress.as_ref()).is_some_and(|ingress| !ingress.is_empty())
+}
+
+pub(crate) fn object<K: DeserializeOwned>(value: Value) -> Result<K> {
+    Ok(serde_json::from_value(value)?)
+}
+
+/// A pool with room for 10,000, advertised on all nodes.
+fn pool() -> String {
+    let objects = [
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}),
+        json!({
+            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
+            "metadata": {"namespace": SYSTEM, "name": "bench"},
+            "spec": {"addresses": ["172.25.128.0/17"]},
+        }),
+        json!({
+            "apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement",
+            "metadata": {"namespace": SYSTEM, "name": "bench"}, "spec": {},
+        }),
+    ];
+    objects.map(|object| object.to_string()).join("\n---\n")
+}
