@@ -24,7 +24,8 @@ pub struct Settings {
     #[arg(long)]
     pub ignore_exclude_lb: bool,
 
-    /// Label selector of the speakers' Pods in our namespace; a node whose Pod is Ready takes part.
+    /// Label selector of the speakers' Pods in our namespace; a node whose Pod is Ready takes part. Empty: every node
+    /// is taken to run a speaker.
     #[arg(long, env = "METALLB_ML_LABELS", value_name = "SELECTOR", default_value = members::DEFAULT_LABELS)]
     pub ml_labels: String,
 
@@ -68,5 +69,54 @@ impl Settings {
     #[must_use]
     pub fn refresh(&self) -> Option<Duration> {
         (self.gratuitous_interval > 0).then(|| Duration::from_secs(self.gratuitous_interval.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use patina_runtime::flags::{METALLB_REFUSED, Stop, try_parse};
+
+    use super::*;
+
+    fn parse(args: &str) -> Result<Settings, Stop> {
+        let args = std::iter::once("patina-speaker").chain(args.split_whitespace());
+        try_parse(args.map(Into::into), METALLB_REFUSED)
+    }
+
+    #[test]
+    fn a_command_line_of_metallb_is_understood() {
+        let settings = parse(
+            "--port=7472 --log-level=info --node-name=n1 --lb-class=fast --ignore-exclude-lb=true --host=10.0.0.1 \
+             --ml-bindaddr=10.0.0.1 --ml-bindport 7946 --ml-labels=app=metallb,component=speaker \
+             --ml-secret-key-path=/etc/ml_secret_key --pod-name=speaker-x --health-probe-port=17472",
+        )
+        .unwrap();
+        assert_eq!(settings.node_name, "n1");
+        assert_eq!(settings.ml_labels, "app=metallb,component=speaker");
+        let options = settings.options();
+        assert!(options.ignore_exclude_lb);
+        assert_eq!(options.lb_class.as_deref(), Some("fast"));
+        assert_eq!(settings.refresh(), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_has_no_meaning_here_is_refused_with_a_hint() {
+        for (args, part) in [
+            ("--node-name=n1 --bgp-debounce-timeout=1000", "FRR"),
+            ("--node-name=n1 --frrk8s-namespace=x", "frr-k8s"),
+            ("--node-name=n1 --ml-label=x", "--ml-labels"),
+            ("--port=1", "--node-name"),
+        ] {
+            let stop = parse(args).unwrap_err();
+            assert_eq!(stop.code, 2, "{args}");
+            assert!(stop.text.contains(part), "{args}: {}", stop.text);
+        }
+    }
+
+    #[test]
+    fn membership_and_refresh_can_be_switched_off() {
+        let settings = parse("--node-name=n1 --ml-labels= --gratuitous-interval=0").unwrap();
+        assert_eq!(settings.ml_labels, "");
+        assert_eq!(settings.refresh(), None);
     }
 }

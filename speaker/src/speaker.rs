@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use patina_crds::types::ServiceL2Status;
 use patina_runtime::config_watch::{Change, ConfigKeeper, ConfigWatch};
-use patina_runtime::events::{EventType, Events};
+use patina_runtime::events::{EventType, Events, Published};
 use patina_runtime::metrics::ConfigMetrics;
 use patina_runtime::tasks::Shutdown;
 use patina_runtime::watch::Watched;
@@ -103,10 +103,16 @@ impl Speaker {
     /// Looks at everything; decides if anything is different. True when it decided.
     fn look(&mut self, state: &mut State) -> bool {
         let mut changed = self.cluster.refresh();
-        changed |= state.keeper.refresh(&self.config) != Change::Same;
+        let configuration = state.keeper.refresh(&self.config);
+        if configuration == Change::Refused {
+            self.config_metrics.update_errors.inc();
+        }
+        changed |= configuration != Change::Same;
         changed |= replace(&mut state.interfaces, self.interfaces.list());
         state.keeper.record(&self.config_metrics);
-        let complete = self.cluster.synced() && self.config.synced() && self.written.synced();
+        // What was written before is good to know, but no reason to stay silent.
+        let recalled = self.written.synced() || self.written.last_error().is_some();
+        let complete = self.cluster.synced() && self.config.synced() && recalled;
         let Some(config) = state.keeper.config().cloned().filter(|_| complete) else { return false };
         if state.decided && !changed {
             self.publish(state); // our Pod may have become known
@@ -201,9 +207,9 @@ impl Speaker {
     }
 
     fn say(&self, id: &ServiceId, kind: EventType, reason: &str, message: &str) {
-        tracing::info!(service = %id, event = reason, "{message}");
-        if let Some(service) = self.cluster.service_reference(id) {
-            self.events.publish(&service, kind, reason, message);
+        let Some(service) = self.cluster.service_reference(id) else { return };
+        if self.events.publish(&service, kind, reason, message) != Published::Same {
+            tracing::info!(service = %id, event = reason, "{message}");
         }
     }
 

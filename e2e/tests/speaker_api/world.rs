@@ -64,7 +64,10 @@ impl World {
     pub(crate) async fn start_speaker(&mut self, node: &'static str) {
         let kubeconfig = self.plane.inside_kubeconfig_for(NAMESPACE, "patina-speaker").await.unwrap();
         let netns = self.nodes[node].clone();
-        let process = Spec::new(format!("speaker-{node}"), binaries::path("patina-speaker").unwrap())
+        // Root with one capability, as the chart's securityContext has it.
+        let process = Spec::new(format!("speaker-{node}"), "setpriv")
+            .args(["--bounding-set=-all,+net_raw", "--inh-caps=-all", "--no-new-privs"])
+            .arg(binaries::path("patina-speaker").unwrap())
             .env("KUBECONFIG", kubeconfig)
             .env("METALLB_NODE_NAME", node)
             .env("METALLB_POD_NAME", format!("speaker-{node}"))

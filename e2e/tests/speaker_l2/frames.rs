@@ -1,11 +1,13 @@
 //! Frames that no well-behaved program sends, and what wakes the speaker.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use patina_e2e::netns::Netns;
 use patina_speaker::l2::socket::{FrameSocket, Protocol};
 use socket2::SockFilter;
 
 use crate::observers::Capture;
-use crate::wire::{OTHER, VIP, Wire, show};
+use crate::wire::{OTHER, VIP, VIP6, Wire, show};
 
 const GOOD: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
 const BAD: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
@@ -125,6 +127,37 @@ fn the_process_wakes_for_requests_only() {
     assert_eq!(wire.metric("patina_l2_dropped_total{reason=\"notAnnounced\"}"), 10);
     assert_eq!(wire.metric(&format!("metallb_layer2_requests_received{{ip=\"{VIP}\"}}")), 1);
     assert_eq!(wire.metric(&format!("metallb_layer2_responses_sent{{ip=\"{VIP}\"}}")), 1);
+}
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_flood_of_foreign_requests_delays_neither_answers_nor_decisions() {
+    let wire = Wire::new();
+    wire.announce_and_wait(&[VIP]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop_however_it_ends = Stop(&stop);
+        let flood = vec![Arp { target: OTHER, ..Arp::request(BAD) }.frame(); 2000];
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                transmit(&wire.peer, Protocol::Arp, &flood);
+            }
+        });
+        wire.wait_for_metric(FRAMES, 5000);
+        let mut answers = answers(&wire);
+        transmit(&wire.peer, Protocol::Arp, &[Arp::request(GOOD).frame()]);
+        let first = answers.next();
+        // A decision, in the middle of it.
+        wire.announce_and_wait(&[VIP, VIP6]);
+        assert!(first.1.contains(&format!("> {}", show(GOOD))), "{first:?}");
+    });
 }
 
 #[test]

@@ -130,7 +130,7 @@ fn announcements_come_at_0_100_300_1000_ms_and_then_each_second_to_the_fifth() {
         for (at, expected) in times.iter().zip(expected) {
             let millis = (at - times[0]) * 1000.0;
             // Late when the machine is busy, never early.
-            assert!((millis - f64::from(expected)).abs() < 80.0, "{times:?}");
+            assert!((-20.0..250.0).contains(&(millis - f64::from(expected))), "{times:?}");
         }
     }
 }
