@@ -17,8 +17,8 @@ test: setup ## everything that is tested; SUITES="api chart" runs some (root)
 check: ## everything that needs no root: format, lints, unit tests, generated files, direction, links, licences
 	@e2e/scripts/check.sh
 
-bench: tools ## latency and memory, measured in the lab (root)
-	@$(LAB) bench
+bench: tools ## measure latency, memory and size of the release binaries; ONLY=alloc runs one (root)
+	@$${CARGO_TARGET_DIR:-target}/debug/bench $(ONLY)
 
 gen: ## write the generated files: crds/yaml, the chart's copy of it, the chart's goldens
 	@cargo run --quiet -p patina-crds --bin crdgen
