@@ -82,6 +82,7 @@ fn follow(page: &str) {
         }
     }
     assert!(done > 0, "{page}: nothing was run");
+    reader.nothing_was_forbidden();
     println!("{page}: {done} blocks");
 }
 
@@ -138,6 +139,22 @@ impl<'a> Reader<'a> {
             .env("KUBECACHEDIR", self.lab.dir().join("kubectl-cache"))
             .env("KUBERC", "off");
         shell
+    }
+
+    /// The pages make our programs do most of what they can do, with the rights that the chart gives them.
+    fn nothing_was_forbidden(&self) {
+        let mut read = 0;
+        for entry in fs::read_dir(self.lab.dir().join("logs")).unwrap() {
+            let path = entry.unwrap().path();
+            if !path.file_name().unwrap().to_string_lossy().starts_with("metallb-system_patina-") {
+                continue;
+            }
+            read += 1;
+            let log = fs::read_to_string(&path).unwrap();
+            let line = log.lines().find(|line| line.to_lowercase().contains("forbidden"));
+            assert_eq!(line, None, "{}: the chart does not grant what the program does", path.display());
+        }
+        assert!(read >= 4, "two controllers and two speakers have logs, not {read}");
     }
 
     /// Renders the chart with the values.
