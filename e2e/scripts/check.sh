@@ -5,11 +5,11 @@
 
 failed=()
 step() {
-  local name=$1
+  local name=$1 start=$SECONDS
   shift
   say "--- $name: $*"
   if "$@"; then
-    echo "step ok: $name"
+    echo "step ok: $name ($((SECONDS - start)) s)"
   else
     echo "step FAILED: $name"
     failed+=("$name")

@@ -15,6 +15,7 @@ files_of() {
     workspace | docs_check) suite=check ;; # need no root: make check runs them
     chart*) suite=chart ;;
     docs*) suite=docs ;;
+    *_api) suite=api ;;
     lab* | l2* | demo* | speaker*) suite=lab ;;
     *) suite=api ;;
     esac

@@ -6,6 +6,7 @@ mod kubeconfig;
 mod kubectl;
 mod pki;
 mod relay;
+mod report;
 
 pub use self::kubectl::Said;
 use std::fmt;
