@@ -4,7 +4,6 @@
 //! Bottom up: where things are ([`paths`], [`tools`], [`binaries`]), what a run owns ([`rundir`], [`ports`],
 //! [`netns`], [`process`]), the API ([`control_plane`]), and what a test says ([`wait`], [`report`]).
 
-pub mod bench;
 pub mod binaries;
 pub mod cli;
 pub mod client;
@@ -24,11 +23,15 @@ pub mod rundir;
 pub mod tools;
 pub mod wait;
 
-/// Logs of the lab itself go to standard error; `RUST_LOG` says how much (default: warnings, and what the lab does).
+/// Logs of the lab itself go to standard error; `RUST_LOG` says how much (default: warnings, and what the lab does; not
+/// kube's own of every answer that a waiting lab expects to be an error).
 pub(crate) fn tracing_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,patina_e2e=info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,patina_e2e=info,kube_client=off"));
     // A second call (tests in one process) changes nothing.
-    let _already_set =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _already_set = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .try_init();
 }

@@ -21,6 +21,9 @@ use nix::sys::socket::{
 use crate::lab::plan::{CLIENT_V4, CLIENT_V6};
 use crate::netns::Netns;
 
+/// How long an answer may take; an announcer takes well under a millisecond.
+pub const ANSWER: Duration = Duration::from_millis(300);
+
 /// A MAC address.
 pub type Mac = [u8; 6];
 

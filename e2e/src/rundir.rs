@@ -97,6 +97,11 @@ impl RunDir {
         self.keep_logs.store(true, Ordering::Relaxed);
     }
 
+    /// Ends the run while others still own it: for a program that is about to exit.
+    pub fn end(&self) {
+        clean(&self.id, &self.path);
+    }
+
     pub(crate) fn pid_file(&self, name: &str) -> PathBuf {
         self.path.join("pids").join(name)
     }

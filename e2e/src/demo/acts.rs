@@ -4,28 +4,24 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
 use super::PROBE_EVERY;
 use super::story::{Story, seconds};
 use crate::client::requests;
-use crate::lab::Lab;
 use crate::lab::plan::{CLIENT_V4, NodePlan};
 use crate::lab::topology::mac_text;
-use crate::lab::view::{DEADLINE, pod_ready};
-use crate::neighbour::{Watch, who_has};
-use crate::wait::{self, Seen};
+use crate::lab::{Lab, NODE_GRACE};
+use crate::neighbour::{ANSWER, Watch};
 
 const CONFIG_MAP: &str = include_str!("../../tutorials/metallb-0.11-configmap.yaml");
 const SERVICES: &str = include_str!("../../tutorials/services.yaml");
 const SAMPLE_APP: &str = include_str!("../../tutorials/sample-app.yaml");
 const RESOURCES: &str = include_str!("../../tutorials/resources.yaml");
 
-/// For one question to the neighbours.
-const ANSWER: Duration = Duration::from_millis(300);
 /// The longest that a takeover may take here: the API server has to notice the death of a node first.
 const TAKEOVER: Duration = Duration::from_secs(15);
 const REQUESTS: usize = 20;
@@ -79,21 +75,21 @@ impl Act<'_> {
         story.part(
             "Who answers for the addresses? Asked by the client, a neighbour that is not in the cluster",
         );
-        let leader = self.announcer(vip).await?;
+        let leader = self.lab.announcer(vip).await?;
         self.show_arping(vip, &leader)?;
-        let fixed_leader = self.announcer(fixed).await?;
+        let fixed_leader = self.lab.announcer(fixed).await?;
         story.say(&format!(
             "{fixed} (externalTrafficPolicy Local, at a wish) is announced by {}.",
             fixed_leader.name
         ));
-        let other = self.announcer(selectorless).await?;
+        let other = self.lab.announcer(selectorless).await?;
         story.say(&format!(
             "{selectorless} (no selector; endpoints written by hand, which do not exist) is announced by {}.",
             other.name
         ));
 
         story.part("Requests from the client through the addresses");
-        self.lab.rules(&self.all_nodes(), &[vip, fixed], &[]).await?;
+        self.lab.rules(&self.lab.node_names(), &[vip, fixed], &[]).await?;
         self.request(SocketAddr::new(vip, 8080))?;
         let tally = self.request(SocketAddr::new(fixed, 80))?;
         let seen = tally.answers.iter().map(|a| a.client).collect::<Vec<_>>();
@@ -127,11 +123,15 @@ impl Act<'_> {
         self.story.show("kubectl get nodes", &kubectl.run(&["get", "nodes"])?);
         self.lab.endpoints("default", "sample-lb", 2).await?;
         self.after_a_death(SocketAddr::new(vip, 8080), &dead).await?;
-        self.revive(&dead).await?;
+        self.lab.power_on(&dead.name)?;
+        self.lab.node_is_back(&dead.name).await?;
+        self.story.say(&format!("{} has booted again; its pods are ready.", dead.name));
         self.story.part("The tutorial's objects go");
         kubectl.said(&["delete", "-f", "-"], SERVICES)?;
         kubectl.said(&["delete", "-f", "-"], CONFIG_MAP)?;
-        self.silence(vip).await
+        self.lab.silence(vip).await?;
+        self.story.say(&format!("The Services are gone, and nobody answers for {vip}."));
+        Ok(())
     }
 
     /// The same with CRs, IPv4 and IPv6.
@@ -143,16 +143,16 @@ impl Act<'_> {
         story.show("kubectl get svc sample-dual", &kubectl.run(&["get", "svc", "sample-dual"])?);
         let v6 = *ips.iter().find(|ip| ip.is_ipv6()).context("sample-dual has no IPv6 address")?;
         let v4 = *ips.iter().find(|ip| ip.is_ipv4()).context("sample-dual has no IPv4 address")?;
-        let leader = self.announcer(v6).await?;
+        let leader = self.lab.announcer(v6).await?;
         self.show_ndisc6(v6, &leader)?;
-        let leader_v4 = self.announcer(v4).await?;
+        let leader_v4 = self.lab.announcer(v4).await?;
         ensure!(
             leader_v4.name == leader.name,
             "{v4} is announced by {}, {v6} by {}",
             leader_v4.name,
             leader.name
         );
-        self.lab.rules(&self.all_nodes(), &ips, &[]).await?;
+        self.lab.rules(&self.lab.node_names(), &ips, &[]).await?;
         self.request(SocketAddr::new(v4, 80))?;
         self.request(SocketAddr::new(v6, 80))?;
 
@@ -173,7 +173,7 @@ impl Act<'_> {
 
     /// Kills the node that answers for `vip` and measures until another does.
     async fn kill_announcer(&self, vip: IpAddr) -> Result<NodePlan> {
-        let dead = self.announcer(vip).await?;
+        let dead = self.lab.announcer(vip).await?;
         let watch = Watch::start(&self.lab.client_netns(), vip, PROBE_EVERY);
         watch
             .next(Instant::now(), ANSWER, |mac| mac == dead.mac)
@@ -189,13 +189,17 @@ impl Act<'_> {
             seconds(claim.at - killed),
             PROBE_EVERY.as_millis()
         ));
+        self.story.say(&format!(
+            "(In this version a node counts as dead when the API server says so, here after {} of silence.)",
+            NODE_GRACE
+        ));
         Ok(dead)
     }
 
     /// The rules no longer name the dead node's pods; then all requests are answered.
     async fn after_a_death(&self, at: SocketAddr, dead: &NodePlan) -> Result<()> {
         let gone = self.pod_addresses_on(&dead.name).await?;
-        let left: Vec<String> = self.all_nodes().into_iter().filter(|n| *n != dead.name).collect();
+        let left: Vec<String> = self.lab.node_names().into_iter().filter(|n| *n != dead.name).collect();
         self.lab.rules(&left, &[at.ip()], &gone).await?;
         self.story.say(&format!(
             "The API server has taken {}'s pod out of the endpoints, kube-proxy too.",
@@ -206,55 +210,9 @@ impl Act<'_> {
         Ok(())
     }
 
-    async fn revive(&self, dead: &NodePlan) -> Result<()> {
-        self.lab.power_on(&dead.name)?;
-        let client = self.lab.client().await?;
-        let (nodes, pods) = (Api::<Node>::all(client.clone()), Api::<Pod>::all(client));
-        wait::until(&format!("{} and its pods are ready again", dead.name), DEADLINE, || async {
-            let ready = crate::kubelet::is_ready(&nodes.get(&dead.name).await?);
-            let on_it = ListParams::default().fields(&format!("spec.nodeName={}", dead.name));
-            let waiting: Vec<String> =
-                pods.list(&on_it).await?.iter().filter(|p| !pod_ready(p)).map(|p| p.name_any()).collect();
-            let seen = format!("node ready: {ready}; pods not ready: {waiting:?}");
-            Ok(if ready && waiting.is_empty() { Seen::Done(()) } else { Seen::Not(seen) })
-        })
-        .await?;
-        self.story.say(&format!("{} has booted again; its pods are ready.", dead.name));
-        Ok(())
-    }
-
-    /// Waits until nobody answers for `ip`.
-    async fn silence(&self, ip: IpAddr) -> Result<()> {
-        let client = self.lab.client_netns();
-        wait::until(&format!("nobody answers for {ip}"), DEADLINE, || async {
-            let claims = who_has(&client, ip, ANSWER)?;
-            Ok(if claims.is_empty() { Seen::Done(()) } else { Seen::Not(format!("{claims:?}")) })
-        })
-        .await?;
-        self.story.say(&format!("The Service is gone, and nobody answers for {ip}."));
-        Ok(())
-    }
-
     async fn only_address(&self, service: &str) -> Result<IpAddr> {
         let ips = self.lab.addresses("default", service, 1).await?;
         ips.first().copied().with_context(|| format!("{service} has no address"))
-    }
-
-    /// Waits until exactly one node answers for `ip`.
-    async fn announcer(&self, ip: IpAddr) -> Result<NodePlan> {
-        let client = self.lab.client_netns();
-        let mac = wait::until(&format!("exactly one node answers for {ip}"), DEADLINE, || async {
-            let claims = who_has(&client, ip, ANSWER)?;
-            Ok(match claims.as_slice() {
-                [one] => Seen::Done(one.mac),
-                other => Seen::Not(format!("{} answers: {other:?}", other.len())),
-            })
-        })
-        .await?;
-        match self.lab.plan().node_of_mac(mac) {
-            Some(node) => Ok(node.clone()),
-            None => bail!("{} answers for {ip}: that is no node", mac_text(mac)),
-        }
     }
 
     fn show_arping(&self, vip: IpAddr, leader: &NodePlan) -> Result<()> {
@@ -294,9 +252,5 @@ impl Act<'_> {
         let ips =
             pods.iter().flat_map(|p| p.status.as_ref().and_then(|s| s.pod_ips.clone()).unwrap_or_default());
         Ok(ips.filter_map(|ip| ip.ip.parse().ok()).collect())
-    }
-
-    fn all_nodes(&self) -> Vec<String> {
-        self.lab.plan().nodes.iter().map(|n| n.name.clone()).collect()
     }
 }

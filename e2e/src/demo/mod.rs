@@ -8,11 +8,11 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::lab::plan::prefix;
 use crate::lab::{Lab, Options};
-use crate::{paths, tracing_to_stderr};
+use crate::tracing_to_stderr;
 use story::Story;
 
 /// Between two questions while a takeover is measured.
@@ -38,8 +38,9 @@ fn told(story: &Story) -> Result<()> {
     story.say("A lab of three nodes: real etcd, API server, controller-manager, kube-proxy, and Patina from its chart.");
     let steps = story.clone();
     let lab = Lab::up(Options::default(), move |line| steps.say(&format!("  {line}")))?;
+    lab.end_on_signal()?;
     if let Err(error) = acts::all(story, &lab) {
-        keep_report(story, &lab)?;
+        lab.keep_report();
         return Err(error);
     }
     let (id, dir) = (lab.plan().id.clone(), lab.dir().to_path_buf());
@@ -54,21 +55,5 @@ fn told(story: &Story) -> Result<()> {
         bail!("the lab is down, but something is left: {left:?} {}", dir.display());
     }
     story.say("The lab is down: no process, no network namespace and no file of it is left. That was all.");
-    Ok(())
-}
-
-/// Everything there is to see, on the terminal and in a file beside the logs and the frame capture.
-fn keep_report(story: &Story, lab: &Lab) -> Result<()> {
-    lab.keep_logs();
-    let dir = paths::kept_logs().join(&lab.plan().id);
-    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let report = lab.report();
-    println!("{report}");
-    let file = dir.join("report.txt");
-    fs::write(&file, report).with_context(|| format!("write {}", file.display()))?;
-    story.say(&format!(
-        "The report above, the logs and the frame capture (frames.pcap) are kept in {}",
-        dir.display()
-    ));
     Ok(())
 }

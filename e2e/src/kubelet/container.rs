@@ -232,7 +232,7 @@ async fn attend(
             }
             _ = look.tick() => {
                 if let Some(status) = process.exited() {
-                    return Ended::Died(format!("{status}; {}", process.log_tail(3).trim().replace('\n', " | ")));
+                    return Ended::Died(format!("{status}; {}", last_words(&process)));
                 }
             }
             verdict = next_verdict(&mut readiness, &start.netns) => {
@@ -252,6 +252,13 @@ async fn attend(
             }
         }
     }
+}
+
+/// The end of its log, short enough for a status.
+fn last_words(process: &Process) -> String {
+    let text = process.log_tail(3).trim().replace('\n', " | ");
+    let skipped = text.chars().count().saturating_sub(400);
+    text.chars().skip(skipped).collect()
 }
 
 /// A probe and what it remembers.

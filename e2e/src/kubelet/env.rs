@@ -14,7 +14,7 @@ use super::PodAddresses;
 /// # Errors
 /// A reference that names nothing (and is not optional), or a field that the lab's kubelet does not know: the pod
 /// waits with this sentence.
-pub async fn environment(
+pub(super) async fn environment(
     client: &Client,
     pod: &Pod,
     container: &Container,
@@ -33,7 +33,7 @@ pub async fn environment(
 
 /// `$(NAME)` replaced where NAME is known, `$$(NAME)` taken literally (core/v1 Container.args).
 #[must_use]
-pub fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -101,7 +101,7 @@ fn required(
 ///
 /// # Errors
 /// A field that is not among them.
-pub fn field_of(pod: &Pod, field: &ObjectFieldSelector, addresses: &PodAddresses) -> Result<String> {
+pub(super) fn field_of(pod: &Pod, field: &ObjectFieldSelector, addresses: &PodAddresses) -> Result<String> {
     let joined = |ips: &[std::net::IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let first = |ips: &[std::net::IpAddr]| ips.first().map(ToString::to_string).unwrap_or_default();
     let spec = pod.spec.as_ref();

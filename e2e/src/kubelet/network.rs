@@ -18,7 +18,7 @@ const GATEWAY_V6: &str = "fe80::1";
 
 /// Host numbers of one node's pods that are taken.
 #[derive(Debug, Default)]
-pub struct Hosts {
+pub(super) struct Hosts {
     taken: BTreeSet<u8>,
     last: u8,
 }
@@ -37,7 +37,7 @@ impl Hosts {
 
 /// The network of one pod. Dropping it removes namespace and veth and frees the address.
 #[derive(Debug)]
-pub struct PodNetwork {
+pub(super) struct PodNetwork {
     netns: Netns,
     addresses: Vec<IpAddr>,
     /// `None`: the node's own network.
@@ -47,7 +47,7 @@ pub struct PodNetwork {
 impl PodNetwork {
     /// `hostNetwork: true`.
     #[must_use]
-    pub fn of_node(node: &NodePlan) -> Self {
+    pub(super) fn of_node(node: &NodePlan) -> Self {
         Self { netns: Netns::named(&node.netns), addresses: node.addresses(), own: None }
     }
 
@@ -55,7 +55,12 @@ impl PodNetwork {
     ///
     /// # Errors
     /// The node's range is used up, or `ip` said no.
-    pub fn create(run: &RunDir, node: &NodePlan, short: &str, hosts: &Rc<RefCell<Hosts>>) -> Result<Self> {
+    pub(super) fn create(
+        run: &RunDir,
+        node: &NodePlan,
+        short: &str,
+        hosts: &Rc<RefCell<Hosts>>,
+    ) -> Result<Self> {
         let host =
             hosts.borrow_mut().take().with_context(|| format!("{}: no pod address is left", node.name))?;
         let (v4, v6) = node.pod_addresses(host);
@@ -97,13 +102,13 @@ impl PodNetwork {
 
     /// Where the pod's processes run.
     #[must_use]
-    pub fn netns(&self) -> &Netns {
+    pub(super) fn netns(&self) -> &Netns {
         &self.netns
     }
 
     /// `status.podIPs`, IPv4 first.
     #[must_use]
-    pub fn addresses(&self) -> &[IpAddr] {
+    pub(super) fn addresses(&self) -> &[IpAddr] {
         &self.addresses
     }
 }

@@ -12,7 +12,7 @@ use crate::netns::Netns;
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Question {
+pub(super) enum Question {
     /// GET; yes is a status of 200 to 399.
     Http {
         /// Where.
@@ -29,7 +29,7 @@ pub enum Question {
 
 /// A probe of a container, with Kubernetes' defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub(super) struct Asked {
     /// What is asked.
     pub question: Question,
     /// Between two questions, once it was answered with yes.
@@ -44,7 +44,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// A kind of probe that the lab's kubelet does not know (exec, grpc), or a port name the container does not have.
-pub fn asked(probe: &Probe, container: &Container, host: IpAddr) -> Result<Asked> {
+pub(super) fn asked(probe: &Probe, container: &Container, host: IpAddr) -> Result<Asked> {
     let at = |wanted: Option<&String>, port: &IntOrString| -> Result<SocketAddr> {
         let host = match wanted {
             Some(text) => text.parse().with_context(|| format!("probe host {text}"))?,
@@ -80,7 +80,7 @@ pub fn asked(probe: &Probe, container: &Container, host: IpAddr) -> Result<Asked
 ///
 /// # Errors
 /// No such port.
-pub fn port_of(container: &Container, port: &IntOrString) -> Result<u16> {
+pub(super) fn port_of(container: &Container, port: &IntOrString) -> Result<u16> {
     match port {
         IntOrString::Int(n) => u16::try_from(*n).with_context(|| format!("port {n}")),
         IntOrString::String(name) => {
@@ -94,7 +94,7 @@ pub fn port_of(container: &Container, port: &IntOrString) -> Result<u16> {
 }
 
 /// Asks once. `Err` is the reason of a no, in a person's words.
-pub async fn ask(netns: Netns, asked: &Asked) -> Result<(), String> {
+pub(super) async fn ask(netns: Netns, asked: &Asked) -> Result<(), String> {
     let (question, timeout) = (asked.question.clone(), asked.timeout);
     let (tell, told) = tokio::sync::oneshot::channel();
     // A thread of its own: it enters the namespace and ends there.

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
 
 /// One path of the machine seen at another path in the container.
 #[derive(Debug, Clone)]
-pub struct Bind {
+pub(super) struct Bind {
     /// A file or a directory of the machine.
     pub from: PathBuf,
     /// Where the container sees it.
@@ -27,7 +27,7 @@ pub struct Bind {
 
 /// Who the process is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Credentials {
+pub(super) struct Credentials {
     /// `runAsUser`; 0 when absent, as in an image without USER.
     pub uid: i64,
     /// `runAsGroup`.
@@ -41,7 +41,7 @@ pub struct Credentials {
 impl Credentials {
     /// The container's securityContext over the pod's.
     #[must_use]
-    pub fn of(spec: &PodSpec, container: &Container) -> Self {
+    pub(super) fn of(spec: &PodSpec, container: &Container) -> Self {
         let none = SecurityContext::default();
         let own = container.security_context.as_ref().unwrap_or(&none);
         let pod = spec.security_context.as_ref();
@@ -63,7 +63,7 @@ fn capability(name: &str) -> String {
 
 /// A container's surroundings, ready to be written as a script.
 #[derive(Debug)]
-pub struct Sandbox {
+pub(super) struct Sandbox {
     /// An empty directory of the machine: the mount point of the root.
     pub root: PathBuf,
     /// Programs and volumes.
@@ -79,7 +79,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// The script cannot be written.
-    pub fn command(&self, script: &Path, argv: &[String]) -> Result<Vec<String>> {
+    pub(super) fn command(&self, script: &Path, argv: &[String]) -> Result<Vec<String>> {
         std::fs::create_dir_all(&self.root).with_context(|| format!("create {}", self.root.display()))?;
         std::fs::write(script, self.script(argv)).with_context(|| format!("write {}", script.display()))?;
         let words = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-e"];
@@ -138,7 +138,8 @@ for d in bin sbin lib lib32 lib64; do
 done
 mkdir -p "$R/usr" "$R/proc" "$R/sys" "$R/dev" "$R/etc" "$R/run" "$R/var"
 mkdir -m 1777 "$R/tmp"
-ln -s /run "$R/var/run"
+# Relative: what follows is done from outside the new root.
+ln -s ../run "$R/var/run"
 mount --bind /usr "$R/usr"
 mount -o remount,bind,ro "$R/usr"
 mount --rbind /proc "$R/proc"

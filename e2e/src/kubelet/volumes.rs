@@ -26,7 +26,7 @@ type Files = BTreeMap<String, Vec<u8>>;
 /// # Errors
 /// A ConfigMap or Secret that is missing and not optional, or a kind of volume that the lab's kubelet does not
 /// know: the pod waits with this sentence.
-pub async fn materialise(
+pub(super) async fn materialise(
     client: &Client,
     pod: &Pod,
     addresses: &PodAddresses,

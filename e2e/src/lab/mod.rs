@@ -6,6 +6,7 @@
 mod control;
 pub mod kubectl;
 mod node;
+pub mod observe;
 pub mod plan;
 pub mod report;
 pub mod topology;
@@ -23,6 +24,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt as _};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::control_plane::{ControlPlane, Options as PlaneOptions};
@@ -37,7 +39,7 @@ use view::View;
 
 /// How long a silent node counts as alive. The node-lifecycle controller's default is 50 s; ours is short so that a
 /// person can watch, and long enough for a machine that compiles beside.
-const NODE_GRACE: &str = "2s";
+pub const NODE_GRACE: &str = "2s";
 const NODE_LOOK: &str = "200ms";
 
 /// What kind of lab.
@@ -95,9 +97,8 @@ impl Lab {
         match up {
             Ok(()) => Ok(lab),
             Err(error) => {
-                let report = lab.view.report();
-                lab.keep_logs();
-                Err(error.context(report))
+                lab.keep_report();
+                Err(error)
             }
         }
     }
@@ -106,6 +107,49 @@ impl Lab {
     pub fn keep_logs(&self) {
         if let Some(run) = &self.run {
             run.keep_logs();
+        }
+    }
+
+    /// Takes the lab down when the program is interrupted (Ctrl-C, SIGTERM), and ends the program.
+    ///
+    /// # Errors
+    /// No signal handler could be set.
+    pub fn end_on_signal(&self) -> Result<()> {
+        let run = self.run.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (mut term, mut int) = {
+            let _inside = runtime.enter();
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        };
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                }
+            });
+            if let Some(run) = run.upgrade() {
+                eprintln!("interrupted: taking the lab {} down", run.id());
+                run.end();
+            }
+            // 128 + SIGINT, as a shell has it.
+            std::process::exit(130);
+        });
+        Ok(())
+    }
+
+    /// Says everything there is to see, and keeps it with the logs and the frame capture. For when something is not
+    /// as it should be; what cannot be written is said, too.
+    pub fn keep_report(&self) {
+        self.keep_logs();
+        let report = self.view.report();
+        eprintln!("{report}");
+        let dir = paths::kept_logs().join(&self.view.plan().id);
+        let written =
+            std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(dir.join("report.txt"), report));
+        match written {
+            Ok(()) => eprintln!("report.txt, the logs and frames.pcap are kept in {}", dir.display()),
+            Err(error) => eprintln!("the report could not be kept in {}: {error}", dir.display()),
         }
     }
 
