@@ -138,7 +138,10 @@ fn allocation(facts: &Facts, spec: &ServiceSpec, addresses: &[Address], findings
             "allocated",
             format!("It has the {noun} {}{from}.", list.join(" and ")),
         );
-        if let Some(condition) = condition.filter(|condition| condition.status == "False") {
+        // "Allocated" says no more than the line above; any other word is about a wish that was not granted.
+        let objection =
+            |condition: &&Condition| condition.status == "False" || condition.reason != "Allocated";
+        if let Some(condition) = condition.filter(objection) {
             findings.no(About::Allocation, &condition.reason, sentence(&condition.message), None);
         }
         return true;
@@ -240,6 +243,9 @@ fn configuration(facts: &Facts, addresses: &[Address], announced: bool, findings
             format!("There is no pool of addresses in namespace {}.", facts.system_namespace),
             Some("make an IPAddressPool and an L2Advertisement there".to_owned()),
         );
+    }
+    if condition(facts, keys::CONDITION_ANNOUNCED).is_some() {
+        return; // the controller has said what is missing, if something is
     }
     for pool in addresses.iter().filter_map(|address| pool_of(config, address)) {
         if !is_advertised(config, pool) {
