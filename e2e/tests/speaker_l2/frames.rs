@@ -144,8 +144,8 @@ fn a_flood_of_foreign_requests_delays_neither_answers_nor_decisions() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stop_however_it_ends = Stop(&stop);
-        let flood = vec![Arp { target: OTHER, ..Arp::request(BAD) }.frame(); 2000];
         scope.spawn(|| {
+            let flood = vec![Arp { target: OTHER, ..Arp::request(BAD) }.frame(); 2000];
             while !stop.load(Ordering::Relaxed) {
                 transmit(&wire.peer, Protocol::Arp, &flood);
             }
