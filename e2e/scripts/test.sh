@@ -16,7 +16,8 @@ files_of() {
     chart*) suite=chart ;;
     docs*) suite=docs ;;
     *_api) suite=api ;;
-    lab* | l2* | demo* | speaker*) suite=lab ;;
+    demo*) suite=demo ;;
+    lab* | l2* | speaker*) suite=lab ;;
     *) suite=api ;;
     esac
     [ "$suite" = "$1" ] && printf -- '--test\n%s\n' "$name"
@@ -39,7 +40,7 @@ suite_api() { tests_of api; }
 suite_lab() { tests_of lab; }
 suite_chart() { tests_of chart; }
 suite_docs() { tests_of docs; }
-suite_demo() { "$TARGET/debug/lab" demo && echo "step ok: the demo ran to its end"; }
+suite_demo() { tests_of demo; }
 
 # "PASSED FAILED" of a log: cargo's closing lines and our steps.
 count() {
