@@ -165,6 +165,12 @@ impl Case<'_> {
             return Err(Lost::FamilyChanged);
         }
         let id = &self.service.id;
+        let keepable = self.allocator.keepable(&addresses);
+        if !keepable.is_empty() && keepable.len() < addresses.len() {
+            addresses.retain(|ip| !keepable.contains(ip));
+            self.notices.push(Notice::PartLost(addresses));
+            addresses = keepable;
+        }
         let pool = self.allocator.assign(id, &addresses, &self.sharing).map_err(|refused| match refused {
             Refused::OutsideEveryPool(ip) => Lost::OutsideEveryPool(ip),
             Refused::DifferentPools(a, b) => Lost::DifferentPools(a, b),

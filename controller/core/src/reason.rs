@@ -217,7 +217,7 @@ impl fmt::Display for Lost {
             Self::DifferentPools(a, b) => write!(f, "its addresses are now in different pools ({a} and {b})"),
             Self::NotPermitted { pool } => write!(f, "pool {pool} does not serve this Service any more"),
             Self::Taken { address, owner, clash } => {
-                write!(f, "{address} is held by Service {owner}, which had it first; {clash}")
+                write!(f, "{address} is also held by Service {owner}, which keeps it; {clash}")
             }
             Self::PoolRequested { pool } => write!(f, "the Service asks for pool {pool}"),
             Self::AddressRequested => f.write_str("the Service asks for another address"),
@@ -245,6 +245,8 @@ pub enum Notice {
         /// The one that gave.
         pool: String,
     },
+    /// Some of its addresses are in no pool any more, or in another than the first; it keeps the rest.
+    PartLost(Vec<IpAddr>),
     /// The status listed more than one address of a family; only the first is kept.
     SurplusAddresses(Vec<IpAddr>),
 }
@@ -258,6 +260,7 @@ impl Notice {
             Self::KeptDespite(_) => (true, "LoadBalancerFailed"),
             Self::NoSecondFamily { .. } => (false, "AdditionalAssignFailed"),
             Self::PinnedPoolsFull { .. } => (true, "PinnedPoolsFull"),
+            Self::PartLost(_) => (false, "ClearAssignment"),
             Self::SurplusAddresses(_) => (true, "nolbIPsIPFamily"),
         }
     }
@@ -282,10 +285,17 @@ impl fmt::Display for Notice {
                 "no address is left in pool(s) {}, which are meant for this Service; pool {pool} gave one",
                 pinned.join(", ")
             ),
+            Self::PartLost(gone) => {
+                write!(f, "released {}: not in a pool with the other address any more", list(gone))
+            }
             Self::SurplusAddresses(surplus) => {
-                let texts: Vec<String> = surplus.iter().map(ToString::to_string).collect();
-                write!(f, "a Service has at most one address per family; given up: {}", texts.join(", "))
+                write!(f, "a Service has at most one address per family; given up: {}", list(surplus))
             }
         }
     }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    texts.join(", ")
 }

@@ -184,7 +184,7 @@ impl Reconciler {
         if !view.is_load_balancer || view.class != self.policy.class {
             return;
         }
-        let addresses = one_per_family(view);
+        let addresses = self.allocator.keepable(&one_per_family(view));
         let sharing = Sharing::of(view, &Wishes::read(view).shared_key);
         while let Err(Refused::Taken { owner, .. }) = self.allocator.assign(id, &addresses, &sharing) {
             match self.services.get(&owner) {

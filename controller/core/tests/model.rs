@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 mod common;
+#[path = "model/naive.rs"]
+mod naive;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use common::{Holders, addresses, config, may_have, may_share, naive_pick, pool};
+use common::{config, pool};
+use naive::{Holders, addresses, may_have, may_share, naive_pick};
 use patina_controller_core::allocator::{Allocator, Group, Sharing};
 use patina_controller_core::decide::{Decision, Policy};
 use patina_controller_core::reconcile::Reconciler;

@@ -1,6 +1,7 @@
 //! What happens to an address while its Service lives, changes and goes.
 
 use crate::stage::{Stage, annotation, condition, ingress, load_balancer, versions};
+use k8s_openapi::api::core::v1::Service;
 use patina_e2e::wait::{self, Seen, secs};
 
 #[tokio::test]
@@ -13,22 +14,21 @@ async fn addresses_are_released_and_given_again_in_the_order_of_age() {
     }
     stage.has("a", &["10.20.0.1"], "default").await;
     stage.has("b", &["10.20.0.2"], "default").await;
-    stage.service("older", "", "").await;
-    let why = stage.waits("older", "PoolExhausted").await;
+    // Of one age to the second, the name decides.
+    stage.service("c-older", "", "").await;
+    let why = stage.waits("c-older", "PoolExhausted").await;
     assert!(why.contains("default"), "{why}");
-    stage.event("Service", "older", "AllocationFailed").await;
-    // Creation times have seconds.
-    tokio::time::sleep(secs(1)).await;
-    stage.service("younger", "", "").await;
-    stage.waits("younger", "PoolExhausted").await;
+    stage.event("Service", "c-older", "AllocationFailed").await;
+    stage.service("d-younger", "", "").await;
+    stage.waits("d-younger", "PoolExhausted").await;
 
     stage.plane.kubectl(&["delete", "service", "a"]).await.unwrap();
-    stage.has("older", &["10.20.0.1"], "default").await;
-    stage.waits("younger", "PoolExhausted").await;
+    stage.has("c-older", &["10.20.0.1"], "default").await;
+    stage.waits("d-younger", "PoolExhausted").await;
 
     // No longer a LoadBalancer: its address is free, and nothing of ours is left on it.
     stage.plane.kubectl(&["patch", "service", "b", "-p", r#"{"spec":{"type":"ClusterIP"}}"#]).await.unwrap();
-    stage.has("younger", &["10.20.0.2"], "default").await;
+    stage.has("d-younger", &["10.20.0.2"], "default").await;
     stage
         .until("b", "shows nothing of ours", |service| {
             ingress(service).is_empty()
@@ -59,8 +59,7 @@ async fn a_restart_writes_nothing_and_serves_at_once() {
         })
         .collect();
     stage.apply(&all).await;
-    let settled =
-        |service: &k8s_openapi::api::core::v1::Service| condition(service, "patina.io/Allocated").is_some();
+    let settled = |service: &Service| condition(service, "patina.io/Allocated").is_some();
     for n in 0..200 {
         stage.until(&format!("s{n}"), "is settled", settled).await;
     }
@@ -98,14 +97,29 @@ async fn pools_that_change_take_only_what_they_no_longer_have() {
     stage.has("a", &["10.20.0.4"], "first").await;
     stage.event("Service", "a", "ClearAssignment").await;
     stage.has("b", &["10.20.0.2"], "first").await;
-    // Renamed over the same addresses: everybody stays, under another name.
-    let pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: { name: second, namespace: metallb-system }\n\
-                spec: { addresses: [10.20.0.2-10.20.0.4] }\n";
-    stage.plane.kubectl(&["delete", "ipaddresspool", "first", "-n", "metallb-system"]).await.unwrap();
-    stage.waits("a", "NoPools").await;
-    stage.apply(pool).await;
-    for name in ["a", "b", "c"] {
-        stage.until(name, "has an address again", |service| !ingress(service).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_pool_that_is_renamed_and_split_keeps_every_address() {
+    let stage = Stage::with_crds().await;
+    let map = |pools: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ namespace: metallb-system, name: config }}\ndata:\n  config: |\n    \
+             address-pools: [{pools}]\n"
+        )
+    };
+    stage.apply(&map("{ name: one, protocol: layer2, addresses: [10.20.0.1-10.20.0.4] }")).await;
+    let _controller = stage.controller("ctl", &[]);
+    let all = [("a", "10.20.0.1", "two"), ("b", "10.20.0.2", "two"), ("c", "10.20.0.3", "three")];
+    for (name, address, _) in all {
+        stage.service(name, "", "").await;
+        stage.has(name, &[address], "one").await;
+    }
+    let split = "{ name: two, protocol: layer2, addresses: [10.20.0.1-10.20.0.2] }, \
+                 { name: three, protocol: layer2, addresses: [10.20.0.3-10.20.0.4] }";
+    stage.apply(&map(split)).await;
+    for (name, address, pool) in all {
+        stage.has(name, &[address], pool).await;
     }
 }
 
@@ -132,8 +146,18 @@ async fn a_duplicate_from_outside_is_healed() {
     let stage = Stage::with_crds().await;
     stage.pool("default", &["10.20.0.1-10.20.0.9"], "").await;
     stage.service("older", "", "").await;
-    tokio::time::sleep(secs(1)).await;
-    stage.service("a-younger", "", "").await;
+    let created = |service: &Service| service.metadata.creation_timestamp.clone().unwrap().0;
+    let older = created(&stage.get("older").await.unwrap());
+    wait::until("another second began", secs(5), || async {
+        stage.service("a-younger", "", "").await;
+        if created(&stage.get("a-younger").await?) > older {
+            return Ok(Seen::Done(()));
+        }
+        stage.plane.kubectl(&["delete", "service", "a-younger"]).await?;
+        Ok(Seen::Not("of one age".to_owned()))
+    })
+    .await
+    .unwrap();
     for name in ["older", "a-younger"] {
         let status = r#"{"status":{"loadBalancer":{"ingress":[{"ip":"10.20.0.5"}]}}}"#;
         let args = ["patch", "service", name, "--subresource=status", "--type=merge", "-p", status];
@@ -146,7 +170,6 @@ async fn a_duplicate_from_outside_is_healed() {
     assert!(event.note.as_ref().unwrap().contains("default/older"), "{:?}", event.note);
 }
 
-/// Deleted and created again under its name while nobody looked: another Service.
 #[tokio::test]
 async fn nothing_is_written_while_the_api_server_is_down_and_everything_afterwards() {
     let mut stage = Stage::with_crds().await;

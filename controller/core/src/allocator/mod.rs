@@ -143,6 +143,13 @@ impl Allocator {
         (inside && !left_out).then_some(name.as_str())
     }
 
+    /// What of `addresses` a Service can keep together: those in the pool of the first that is in any.
+    #[must_use]
+    pub fn keepable(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let pool = addresses.iter().find_map(|ip| self.pool_of(*ip));
+        addresses.iter().copied().filter(|ip| pool.is_some() && self.pool_of(*ip) == pool).collect()
+    }
+
     /// Pools that automatic allocation tries first, and those that it tries then.
     #[must_use]
     pub fn automatic_pools(&self) -> (&[String], &[String]) {

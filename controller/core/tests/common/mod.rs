@@ -1,12 +1,8 @@
-//! What the integration tests share: pools in one line, and a naive judge of who may have which address.
+//! What the integration tests share: a pool and a configuration in one line.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use patina_controller_core::allocator::Sharing;
-use patina_controller_core::view::ServiceId;
 use patina_crds::config::{Config, ObjectRef, Pool, ServiceAllocation};
-use patina_crds::net::{Family, from_number};
 
 pub(crate) fn pool(name: &str, ranges: &[&str]) -> Pool {
     Pool {
@@ -22,44 +18,4 @@ pub(crate) fn pool(name: &str, ranges: &[&str]) -> Pool {
 
 pub(crate) fn config(pools: impl IntoIterator<Item = Pool>) -> Config {
     Config { pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(), ..Config::default() }
-}
-
-pub(crate) fn buggy(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V4(ip) if ip.octets()[3] == 0 || ip.octets()[3] == 255)
-}
-
-/// The addresses that a pool may give, one by one, in declared order. Only for small pools.
-pub(crate) fn addresses(pool: &Pool) -> impl Iterator<Item = IpAddr> + '_ {
-    pool.ranges
-        .iter()
-        .flat_map(|range| {
-            (range.first_number()..=range.last_number()).map(|n| from_number(range.family(), n).unwrap())
-        })
-        .filter(|ip| !(pool.avoid_buggy_ips && buggy(*ip)))
-}
-
-/// api.md 3.2, literally.
-pub(crate) fn may_share(a: &Sharing, b: &Sharing) -> bool {
-    a.group.is_some() && a.group == b.group && a.ports.is_disjoint(&b.ports)
-}
-
-/// Everybody and what they have.
-pub(crate) type Holders = BTreeMap<ServiceId, (Vec<IpAddr>, Sharing)>;
-
-pub(crate) fn may_have(holders: &Holders, id: &ServiceId, ip: IpAddr, sharing: &Sharing) -> bool {
-    holders
-        .iter()
-        .filter(|(other, (addresses, _))| *other != id && addresses.contains(&ip))
-        .all(|(_, (_, theirs))| may_share(sharing, theirs))
-}
-
-/// The linear scan that the allocator must agree with.
-pub(crate) fn naive_pick(
-    holders: &Holders,
-    pool: &Pool,
-    id: &ServiceId,
-    family: Family,
-    sharing: &Sharing,
-) -> Option<IpAddr> {
-    addresses(pool).find(|ip| Family::of(*ip) == family && may_have(holders, id, *ip, sharing))
 }
