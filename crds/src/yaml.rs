@@ -72,6 +72,14 @@ impl Node {
     }
 }
 
+/// Path of an entry of the map at `base` (empty: the document), for a person to find it: keys that are not words in quotes.
+#[must_use]
+pub fn entry_path(base: &str, key: &str) -> String {
+    let word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    let key = if !key.is_empty() && key.chars().all(word) { key.to_owned() } else { format!("{key:?}") };
+    if base.is_empty() { key } else { format!("{base}.{key}") }
+}
+
 /// Why a text is not YAML that we read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum YamlError {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::suggest::closest;
-use crate::yaml::{Node, Scalar, ScalarValue};
+use crate::yaml::{Node, Scalar, ScalarValue, entry_path};
 
 /// What is wrong with a field: its path and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Admission<'_> {
         let mut out = Map::new();
         let mut seen = BTreeSet::new();
         for (key, node) in entries {
-            let field = join(path, key);
+            let field = entry_path(path, key);
             if !seen.insert(key) {
                 self.error(&field, format!("the key {key:?} stands twice; name it once"));
             }
@@ -97,7 +97,7 @@ impl Admission<'_> {
         {
             // A field that is there with a wrong value is reported as that.
             if !entries.iter().any(|(k, node)| k == key && !node.is_null()) {
-                self.error(&join(path, key), "the field is missing; it is needed".to_owned());
+                self.error(&entry_path(path, key), "the field is missing; it is needed".to_owned());
             }
         }
         Some(Value::Object(out))
@@ -152,8 +152,4 @@ fn boolean(scalar: &Scalar) -> Option<bool> {
         (ScalarValue::Text, "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF") => Some(false),
         _ => None,
     }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

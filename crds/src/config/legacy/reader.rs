@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::config::ObjectRef;
 use crate::config::draft::Problems;
 use crate::suggest::closest;
-use crate::yaml::{Node, Scalar, ScalarValue};
+use crate::yaml::{Node, Scalar, ScalarValue, entry_path};
 
 /// A map at a path, of which each known key is taken once; [`MapReader::finish`] reports the rest.
 pub(super) struct MapReader<'a> {
@@ -39,7 +39,7 @@ impl<'a> MapReader<'a> {
             if !seen.insert(key.as_str()) {
                 problems.error(
                     object,
-                    join(&path, key),
+                    entry_path(&path, key),
                     format!("the key {key:?} stands twice; name it once"),
                 );
             }
@@ -49,7 +49,7 @@ impl<'a> MapReader<'a> {
 
     /// Path of a key.
     pub(super) fn at(&self, key: &str) -> String {
-        join(&self.path, key)
+        entry_path(&self.path, key)
     }
 
     /// All entries, for maps whose keys are names.
@@ -161,7 +161,11 @@ impl<'a> MapReader<'a> {
                 Some(known) => format!("did you mean {known:?}?"),
                 None => format!("known here are {}", self.known.join(", ")),
             };
-            problems.error(self.object, join(&self.path, key), format!("unknown key {key:?}; {advice}"));
+            problems.error(
+                self.object,
+                entry_path(&self.path, key),
+                format!("unknown key {key:?}; {advice}"),
+            );
         }
     }
 }
@@ -175,10 +179,6 @@ fn string(object: &ObjectRef, path: &str, node: &Node, problems: &mut Problems) 
             None
         }
     }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// The document itself has no path.
