@@ -49,7 +49,7 @@ export PATINA_BUILT=1
 tests cargo test --workspace --lib --bins "${named[@]}" --no-fail-fast
 tests cargo test --workspace --doc --no-fail-fast
 step alone alone
-step rustdoc env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items
+step rustdoc env RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --quiet --workspace --no-deps --document-private-items
 step deny "$(cargo_deny)" --log-level error check bans licenses sources
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -1,6 +1,6 @@
 //! `kubectl patina why`: what the cluster says about one Service, put into sentences.
 //!
-//! [`gather`] asks the cluster, [`explain`] decides, [`render`] prints; only the first knows a client.
+//! [`mod@gather`] asks the cluster, [`mod@explain`] decides, [`render`] prints; only the first knows a client.
 
 mod explain;
 mod facts;
