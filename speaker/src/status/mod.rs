@@ -1,6 +1,6 @@
 //! ServiceL2Status: which Services this node announces, for people and for MetalLB's tools. The only writer.
 //!
-//! Level-triggered: what is wanted comes through a channel, what is written through a watch, and [`plan`] is the
+//! Level-triggered: what is wanted comes through a channel, what is written through a watch, and `plan` is the
 //! difference. A request that fails is not remembered; the difference is still there at the next look.
 
 mod plan;
