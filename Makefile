@@ -1,15 +1,15 @@
 # Recipes. Each is one line here and a script or a program that says more.
 
-LAB = $${CARGO_TARGET_DIR:-target}/debug/lab
+BIN = $${CARGO_TARGET_DIR:-target}/debug
 
 help: ## print this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 demo: tools ## a Service gets an address, answers on it, and survives the death of its node (root)
-	@$(LAB) demo
+	@$(BIN)/lab demo
 
 lab: tools ## bring up a cluster of three nodes, leave it running, say how to use it (root)
-	@$(LAB) up
+	@$(BIN)/lab up
 
 test: setup ## everything that is tested; SUITES="api chart" runs some (root)
 	@e2e/scripts/test.sh $(SUITES)
@@ -18,7 +18,7 @@ check: ## everything that needs no root: format, lints, unit tests, generated fi
 	@e2e/scripts/check.sh
 
 bench: tools ## measure latency, memory and size of the release binaries; ONLY=alloc runs one (root)
-	@$${CARGO_TARGET_DIR:-target}/debug/bench $(ONLY)
+	@$(BIN)/bench $(ONLY)
 
 gen: ## write the generated files: crds/yaml, the chart's copy of it, the chart's goldens
 	@cargo run --quiet -p patina-crds --bin crdgen
@@ -41,7 +41,7 @@ setup: ## install the packages that are missing, and say what for
 	@e2e/scripts/setup.sh
 
 tools: setup build ## build Kubernetes' programs, etcd and Helm, once
-	@$${CARGO_TARGET_DIR:-target}/debug/lab-tools >/dev/null
+	@$(BIN)/lab-tools >/dev/null
 
 clean: ## remove what was built here
 	@cargo clean
