@@ -13,6 +13,7 @@ use kube::{Client, ResourceExt};
 use patina_controller_core::decide::Policy;
 use patina_controller_core::reconcile::Reconciler;
 use patina_controller_core::view::ServiceId;
+use patina_crds::config::Resources;
 use patina_crds::types::IPAddressPoolStatus;
 use patina_runtime::config_watch::{Change as ConfigChange, ConfigKeeper, ConfigWatch};
 use patina_runtime::events::Events;
@@ -210,7 +211,8 @@ impl<'a> Term<'a> {
 
     fn refresh_config(&mut self) {
         match self.keeper.refresh(&self.around.config_watch) {
-            ConfigChange::Same => {}
+            // The same configuration, but perhaps of other objects: a pool that was deleted and created again.
+            ConfigChange::Same => self.note_pools(&self.around.config_watch.resources()),
             ConfigChange::Loaded => {
                 if let Some(config) = self.keeper.config().filter(|_| self.started) {
                     self.reconciler.config_changed(Arc::clone(config));
@@ -234,6 +236,12 @@ impl<'a> Term<'a> {
         let verdict = Verdict::of(self.keeper, &resources);
         self.around.config_state.send_replace(Some(verdict));
         self.usage_changed = true;
+    }
+
+    fn note_pools(&mut self, resources: &Resources) {
+        let pools = resources.pools.iter().filter_map(|pool| Some((pool.name_any(), pool.uid()?))).collect();
+        self.usage_changed |= pools != self.pools;
+        self.pools = pools;
     }
 
     fn decide(&mut self) {
