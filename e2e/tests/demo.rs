@@ -37,5 +37,5 @@ const STEPS: [&str; 17] = [
     "ipaddresspool.metallb.io/both-families created",
     "Target link-layer address: 02:25:07:00:00:1",
     "answers for fd00:25:7::100 after",
-    "no process, no network namespace and no file of it is left",
+    "processes, network namespaces and files none is left",
 ];

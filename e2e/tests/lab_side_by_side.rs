@@ -3,14 +3,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use patina_e2e::client::requests;
-use patina_e2e::lab::view::View;
+use patina_e2e::lab::view::{View, is_alive};
 use patina_e2e::lab::{Lab, Options};
 use patina_e2e::wait::{self, Seen, secs};
 
@@ -48,7 +47,7 @@ fn two_labs_use_the_same_addresses_and_the_crash_of_one_is_cleaned_up_while_the_
     assert_ne!(pods[0], pods[1], "one pod answered in both labs");
 
     let owner: i32 = fs::read_to_string(theirs.dir().join("owner")).unwrap().trim().parse().unwrap();
-    let pids = pids_of(theirs.dir());
+    let pids = theirs.processes();
     assert!(pids.len() >= 8, "etcd, API server, controller-manager, kube-proxy, tcpdump and pods: {pids:?}");
     kill(Pid::from_raw(owner), Signal::SIGKILL).unwrap();
     wait::until_blocking("every process of the crashed lab is dead", secs(10), || {
@@ -61,14 +60,15 @@ fn two_labs_use_the_same_addresses_and_the_crash_of_one_is_cleaned_up_while_the_
     let said = lab(&["down", "--name", "crash"]);
     assert!(said.contains("cleaning up after the run crash"), "{said}");
     assert!(!theirs.dir().exists(), "{} is left", theirs.dir().display());
-    assert!(namespaces(&theirs.plan().prefix()).is_empty(), "{:?}", namespaces(&theirs.plan().prefix()));
+    assert!(theirs.namespaces().is_empty(), "{:?}", theirs.namespaces());
     assert!(View::attach("crash").is_err());
 
     assert_eq!(serve(&ours).unwrap(), pods[0], "the other lab was disturbed");
-    let (dir, prefix) = (ours.dir().to_path_buf(), ours.plan().prefix());
+    let (view, pids) = (View::clone(&ours), ours.processes());
     ours.down();
-    assert!(!dir.exists(), "{} is left", dir.display());
-    assert!(namespaces(&prefix).is_empty(), "{:?}", namespaces(&prefix));
+    assert!(!view.dir().exists(), "{} is left", view.dir().display());
+    assert!(view.namespaces().is_empty(), "{:?}", view.namespaces());
+    assert!(!pids.iter().any(|pid| is_alive(*pid)), "processes are left");
     assert_eq!(machine(), before, "a lab left something in the machine's own network");
 }
 
@@ -126,21 +126,4 @@ fn machine() -> String {
         show("nft", &["list", "ruleset"]),
     ]
     .concat()
-}
-
-fn namespaces(prefix: &str) -> Vec<String> {
-    let entries = fs::read_dir("/run/netns").into_iter().flatten();
-    entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|n| n.starts_with(prefix)).collect()
-}
-
-fn pids_of(dir: &Path) -> Vec<i32> {
-    let files =
-        fs::read_dir(dir.join("pids")).unwrap().map(|e| fs::read_to_string(e.unwrap().path()).unwrap());
-    files.filter_map(|text| text.split_whitespace().next()?.parse().ok()).collect()
-}
-
-/// Zombies are dead.
-fn is_alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }

@@ -40,8 +40,7 @@ pub(super) fn up(nodes: u8, name: &str, bare: bool) -> Result<()> {
     for line in BufReader::new(said).lines() {
         let line = line?;
         if line == READY {
-            look_around(&View::attach(name)?);
-            return Ok(());
+            return look_around(&View::attach(name)?);
         }
         println!("{line}");
     }
@@ -49,11 +48,17 @@ pub(super) fn up(nodes: u8, name: &str, bare: bool) -> Result<()> {
     bail!("the lab did not come up ({status}):\n{}", crate::report::tail(&log, 200))
 }
 
-fn look_around(lab: &View) {
+fn look_around(lab: &View) -> Result<()> {
     let name = &lab.plan().id;
-    println!("\nThe lab {name} is up. Its kubeconfig is {}", lab.kubeconfig().display());
-    println!("Try:  lab kubectl -- get pods -A      lab exec client -- ping -c1 172.25.7.11      lab --help");
-    println!("End:  lab down --name {name}");
+    println!("\nThe lab {name} is up, and stays up until you end it. From here on:\n");
+    println!("  alias lab={}", std::env::current_exe()?.display());
+    println!("  export KUBECONFIG={}   # or: lab kubectl -- ARGS", lab.kubeconfig().display());
+    println!("  lab status");
+    println!("  lab exec client -- ping -c1 172.25.7.11");
+    println!("  lab kill-node node1; lab start-node node1");
+    println!("  lab down --name {name}\n");
+    println!("lab --help says more; a pool to try is 172.25.7.100-172.25.7.250.");
+    Ok(())
 }
 
 /// The life of a lab that `up` started: until SIGTERM.

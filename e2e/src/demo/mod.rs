@@ -4,13 +4,12 @@
 mod acts;
 mod story;
 
-use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::lab::plan::prefix;
+use crate::lab::view::{View, is_alive};
 use crate::lab::{Lab, Options};
 use crate::tracing_to_stderr;
 use story::Story;
@@ -43,17 +42,19 @@ fn told(story: &Story) -> Result<()> {
         lab.keep_report();
         return Err(error);
     }
-    let (id, dir) = (lab.plan().id.clone(), lab.dir().to_path_buf());
+    let (view, processes) = (View::clone(&lab), lab.processes());
     lab.down();
-    let left: Vec<_> = fs::read_dir("/run/netns")
-        .into_iter()
-        .flatten()
-        .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with(&prefix(&id)))
-        .collect();
-    if !left.is_empty() || dir.exists() {
-        bail!("the lab is down, but something is left: {left:?} {}", dir.display());
+    let alive: Vec<i32> = processes.iter().copied().filter(|pid| is_alive(*pid)).collect();
+    let namespaces = view.namespaces();
+    if !alive.is_empty() || !namespaces.is_empty() || view.dir().exists() {
+        bail!(
+            "the lab is down, but something is left: processes {alive:?}, {namespaces:?}, {}",
+            view.dir().display()
+        );
     }
-    story.say("The lab is down: no process, no network namespace and no file of it is left. That was all.");
+    story.say(&format!(
+        "The lab is down. Of its {} processes, network namespaces and files none is left.",
+        processes.len()
+    ));
     Ok(())
 }

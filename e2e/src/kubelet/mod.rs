@@ -242,7 +242,17 @@ impl Shared {
 async fn watch_pods(shared: Rc<Shared>) {
     let pods = Api::<Pod>::all(shared.client.clone());
     let mut events = pin!(watcher(pods, watcher::Config::default()).default_backoff());
+    // Pods that were known before a new list and are not in it: they went while the watch was down.
+    let mut unlisted: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
     while let Some(event) = events.next().await {
+        match &event {
+            Ok(watcher::Event::Init) => unlisted = shared.pods.borrow().clone(),
+            Ok(watcher::Event::InitApply(pod)) => drop(pod.uid().and_then(|uid| unlisted.remove(&uid))),
+            Ok(watcher::Event::InitDone) => {
+                std::mem::take(&mut unlisted).values().for_each(|pod| shared.forget(pod))
+            }
+            _ => {}
+        }
         match event {
             Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
                 shared.consider(&Arc::new(pod))

@@ -14,6 +14,8 @@ use crate::lab::plan::NodePlan;
 /// Between two renewals of a node's Lease. A real kubelet takes 10 s; here a dead node is to be noticed while
 /// somebody watches (see `NODE_GRACE` in the lab).
 const RENEW: Duration = Duration::from_millis(400);
+/// As Go names it.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 /// Who writes.
 const MANAGER: &str = "lab-kubelet";
 
@@ -25,7 +27,7 @@ pub(super) async fn register(client: &Client, plan: &NodePlan) -> Result<()> {
     let labels = BTreeMap::from([
         ("kubernetes.io/hostname", plan.name.as_str()),
         ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+        ("kubernetes.io/arch", ARCHITECTURE),
     ]);
     let cidrs = plan.pod_cidrs();
     let node = json!({
@@ -103,7 +105,7 @@ async fn report_ready(client: &Client, plan: &NodePlan) -> Result<()> {
             condition("Ready", "True", "KubeletReady"),
         ],
         "nodeInfo": {
-            "architecture": "amd64", "bootID": plan.name, "containerRuntimeVersion": "lab://processes",
+            "architecture": ARCHITECTURE, "bootID": plan.name, "containerRuntimeVersion": "lab://processes",
             "kernelVersion": "", "kubeProxyVersion": "", "kubeletVersion": "v1.36.3", "machineID": plan.name,
             "operatingSystem": "linux", "osImage": "network namespace", "systemUUID": plan.name,
         },

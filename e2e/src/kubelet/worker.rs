@@ -83,6 +83,8 @@ async fn attend(
     for (index, (start, state)) in starts.into_iter().zip(report.containers.clone()).enumerate() {
         containers.spawn_local(container::run(index, start, state, tell.clone(), wanted.clone()));
     }
+    // What the API server did not take is offered again.
+    let mut unwritten = false;
     loop {
         tokio::select! {
             Some((index, state)) = changes.recv() => {
@@ -94,8 +96,9 @@ async fn attend(
                 if was_ready != report.ready() {
                     report.since = super::status::now();
                 }
-                write(shared, pod, &report).await;
+                unwritten = !write(shared, pod, &report).await;
             }
+            () = tokio::time::sleep(RETRY), if unwritten => unwritten = !write(shared, pod, &report).await,
             _ = containers.join_next() => if containers.is_empty() { return },
             Ok(()) = told.changed() => {
                 let now = Arc::clone(&told.borrow_and_update());
@@ -105,7 +108,7 @@ async fn attend(
                     want.send_replace(Wanted::End(grace));
                 } else if !report.is_in(&now) {
                     // The node-lifecycle controller said that it is not ready, but its node is alive.
-                    write(shared, pod, &report).await;
+                    unwritten = !write(shared, pod, &report).await;
                 }
             }
         }
@@ -187,11 +190,17 @@ fn hosts_file(pod: &Pod, addresses: &PodAddresses) -> String {
     format!("127.0.0.1 localhost\n::1 localhost\n{own}")
 }
 
-async fn write(shared: &Rc<Shared>, pod: &Pod, report: &Report) {
+/// Whether the API server took it, or has no such pod any more.
+async fn write(shared: &Rc<Shared>, pod: &Pod, report: &Report) -> bool {
     let pods = Api::<Pod>::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
     let patch = Patch::Merge(report.patch(&pod.uid().unwrap_or_default()));
-    if let Err(error) = pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
-        tracing::debug!("status of {}: {error}", pod.name_any()); // gone, or written again by the next change
+    match pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
+        Ok(_) => true,
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => true,
+        Err(error) => {
+            tracing::debug!("status of {}: {error}", pod.name_any());
+            false
+        }
     }
 }
 

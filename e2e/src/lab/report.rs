@@ -21,7 +21,7 @@ impl View {
             "get nodes,pods,services -A -o wide",
             "get endpointslices -A",
             "get ipaddresspools,l2advertisements,configurationstates,servicel2statuses -A",
-            "get configmaps -n metallb-system -o yaml",
+            "get configmap config -n metallb-system --ignore-not-found -o yaml",
             "get events -A --sort-by=.lastTimestamp",
         ] {
             if !there_is_an_api {

@@ -76,6 +76,20 @@ impl View {
         &self.dir
     }
 
+    /// The process ids of everything that runs in it.
+    #[must_use]
+    pub fn processes(&self) -> Vec<i32> {
+        let files = std::fs::read_dir(self.dir.join("pids")).into_iter().flatten();
+        let texts = files.filter_map(|e| std::fs::read_to_string(e.ok()?.path()).ok());
+        texts.filter_map(|text| text.split_whitespace().next()?.parse().ok()).collect()
+    }
+
+    /// The network namespaces that carry its name.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<String> {
+        crate::netns::names_with_prefix(&self.plan.prefix())
+    }
+
     /// For programs on this machine.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
@@ -108,11 +122,9 @@ impl View {
     /// There is none; the text says which there are.
     pub fn netns(&self, name: &str) -> Result<Netns> {
         let prefix = self.plan.prefix();
-        let all = std::fs::read_dir("/run/netns").context("no network namespaces")?;
-        let mut names: Vec<String> = all
-            .filter_map(|e| e.ok()?.file_name().into_string().ok())
-            .filter_map(|n| n.strip_prefix(&prefix).map(str::to_owned))
-            .collect();
+        let all = self.namespaces();
+        let mut names: Vec<String> =
+            all.iter().filter_map(|n| n.strip_prefix(&prefix).map(str::to_owned)).collect();
         names.sort();
         let pod = format!("pod-{name}");
         let found = names.iter().find(|n| *n == name).or_else(|| names.iter().find(|n| n.starts_with(&pod)));
@@ -215,6 +227,13 @@ impl View {
 
 /// The longest that anything in a lab may take.
 pub const DEADLINE: Duration = wait::secs(30);
+
+/// Whether a process runs. One that has ended and waits for its parent does not.
+#[must_use]
+pub fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
 
 /// Whether the pod's condition Ready is True.
 #[must_use]
