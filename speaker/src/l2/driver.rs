@@ -48,8 +48,10 @@ pub struct Driver {
     known: BTreeSet<u32>,
     /// The present MAC of every interface.
     macs: BTreeMap<u32, Mac>,
-    /// Last error per socket that could not be opened; each is logged once.
-    failed: BTreeMap<Key, String>,
+    /// Sockets that could not be opened, and those whose group could not be joined: tried again.
+    failed: BTreeSet<Key>,
+    /// The last error of each that was logged.
+    said: BTreeMap<Key, String>,
     reopen: Option<Instant>,
     /// Where the next round over the sockets starts, so that none starves.
     turn: usize,
@@ -74,7 +76,8 @@ impl Driver {
             groups: Groups::default(),
             known: BTreeSet::new(),
             macs: BTreeMap::new(),
-            failed: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            said: BTreeMap::new(),
             reopen: None,
             turn: 0,
         }
@@ -139,7 +142,8 @@ impl Driver {
             self.announcer.handle(now, input);
         }
         self.sockets.retain(|key, _| needed.contains(key));
-        self.failed.retain(|key, _| needed.contains(key));
+        self.failed.retain(|key| needed.contains(key));
+        self.said.retain(|key, _| needed.contains(key));
         for key in &needed {
             self.open(now, *key);
         }
@@ -178,7 +182,7 @@ impl Driver {
             program.iter().map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k)).collect();
         match FrameSocket::open(index, protocol, &program) {
             Ok(socket) => {
-                tracing::info!(ifindex = index, ?protocol, "listening");
+                tracing::debug!(ifindex = index, ?protocol, "listening");
                 self.failed.remove(&key);
                 self.sockets.insert(key, socket);
             }
@@ -188,11 +192,12 @@ impl Driver {
 
     /// Tried again after [`REOPEN`]; said once.
     fn fail(&mut self, now: Instant, key: Key, error: String) {
-        if self.failed.get(&key) != Some(&error) {
+        if self.said.get(&key) != Some(&error) {
             tracing::error!(ifindex = key.0, protocol = ?key.1, "{error}; will retry");
+            self.said.insert(key, error);
         }
         self.lose(now, key.0);
-        self.failed.insert(key, error);
+        self.failed.insert(key);
         self.reopen = Some(now + REOPEN);
     }
 
