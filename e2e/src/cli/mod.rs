@@ -14,21 +14,22 @@ use crate::pod::{self, Identity};
 use crate::{demo, rundir};
 
 const TEACHES: &str = "\
-A lab is a Kubernetes cluster in network namespaces of this machine: real etcd, API server, controller-manager and
-kube-proxy, Patina as its chart installs it, pods as processes, and a client beside the cluster. It needs root and
-no container runtime.
+A lab is a Kubernetes cluster in network namespaces of this machine: real etcd,
+API server, controller-manager and kube-proxy, Patina as its chart installs it,
+pods as processes, and a client beside the cluster. It needs root and no
+container runtime.
 
-  lab up                                       a lab of 3 nodes, left running in the background
-  lab kubectl -- get svc -A                    kubectl as administrator
-  lab exec client -- curl http://172.25.7.100  from the client's point of view
-  lab exec client -- arping -I eth0 -c 3 172.25.7.100
-  lab exec node2 -- nft list ruleset           on a node
-  lab kill-node node2                          its processes die and its cable is cut; start-node undoes it
-  lab logs speaker                             what the programs whose name has that word say
-  lab down                                     nothing is left
+  lab up                            three nodes, left running in the background
+  lab kubectl -- get svc -A         kubectl as administrator
+  lab exec client -- curl http://172.25.7.100
+  lab exec client -- arping -i eth0 -c 3 172.25.7.100
+  lab exec node2 -- nft list ruleset
+  lab kill-node node2               and start-node, which undoes it
+  lab logs speaker                  of programs with that word in their name
+  lab down                          nothing is left
 
-Addresses: API server 172.25.7.1, client .5, node1 .11, node2 .12 ...; the same in fd00:25:7::/64.
-A good pool for tests: 172.25.7.100-172.25.7.250 and fd00:25:7::100-fd00:25:7::1ff.";
+Node1 is 172.25.7.11 and fd00:25:7::11, node2 .12 ...; the client is .5, the API
+server .1. A pool to try: 172.25.7.100-172.25.7.250, fd00:25:7::100-fd00:25:7::1ff.";
 
 /// A Kubernetes cluster with Patina in network namespaces.
 #[derive(Debug, Parser)]
@@ -115,7 +116,7 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// The tutorial, played: a Service gets an address, answers, and survives its node (about a minute).
+    /// The tutorial, played: a Service gets an address, answers, and survives its node (half a minute).
     Demo,
     /// What `lab up` leaves running.
     #[command(hide = true)]
