@@ -153,10 +153,19 @@ struct Absent;
 
 impl<K: Watchable> Follower<K> {
     async fn run(mut self) {
+        // What was there is not forgotten for one "not found", which an API server that is being replaced may say too.
+        let mut doubts = false;
         loop {
+            let before = self.status.generation.load(Ordering::Acquire);
             let stream = watcher(self.api.clone(), self.scope.clone());
             let Absent = self.follow(std::pin::pin!(stream)).await;
-            self.mark_absent();
+            let worked = self.status.generation.load(Ordering::Acquire) != before;
+            if (doubts && !worked) || self.writer.as_reader().is_empty() {
+                self.mark_absent();
+                doubts = false;
+            } else {
+                doubts = true;
+            }
             tokio::time::sleep(self.absent_retry).await;
         }
     }

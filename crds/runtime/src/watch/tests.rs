@@ -22,8 +22,9 @@ struct Server {
     version: u64,
     watches: Vec<mpsc::UnboundedSender<Value>>,
     lists: usize,
-    /// Every request is answered with this code.
+    /// Every request is answered with this code, or only the next one.
     refuse: Option<u16>,
+    only_once: bool,
 }
 
 #[derive(Clone, Default)]
@@ -75,6 +76,12 @@ impl Fake {
         server.watches.clear();
     }
 
+    /// Ends all watches and refuses the next request only.
+    fn refuse_once(&self, code: u16) {
+        self.refuse(Some(code));
+        self.0.lock().unwrap().only_once = true;
+    }
+
     fn lists(&self) -> usize {
         self.0.lock().unwrap().lists
     }
@@ -100,6 +107,9 @@ async fn answer(State(fake): State<Fake>, RawQuery(query): RawQuery) -> Response
     let query = query.unwrap_or_default();
     let mut server = fake.0.lock().unwrap();
     if let Some(code) = server.refuse {
+        if server.only_once {
+            server.refuse = None;
+        }
         let status =
             json!({"kind": "Status", "status": "Failure", "code": code, "message": "refused", "reason": "x"});
         return (axum::http::StatusCode::from_u16(code).unwrap(), status.to_string()).into_response();
@@ -248,6 +258,20 @@ async fn an_unknown_kind_is_empty_until_it_appears() {
     case.fake.refuse(Some(404));
     case.until(|case| case.watched.absent()).await;
     assert_eq!(case.seen(), "", "the CRD was removed, and with it its objects");
+}
+
+#[tokio::test]
+async fn one_not_found_forgets_nothing() {
+    let fake = Fake::default();
+    fake.set("a", "1");
+    let case = Case::start(fake).await;
+    case.until(|case| case.watched.synced()).await;
+    case.eventually(|case| !case.fake.0.lock().unwrap().watches.is_empty()).await;
+    let before = case.watched.generation();
+    case.fake.refuse_once(404);
+    case.until(|case| case.watched.generation() > before).await;
+    assert_eq!(case.watched.generation(), before + 1, "listed again, and not emptied before");
+    assert_eq!((case.seen().as_str(), case.watched.absent()), ("a=1", false));
 }
 
 #[tokio::test]
