@@ -55,6 +55,12 @@ impl Handover {
         self.announced.clone().into_iter().chain(lingering).collect()
     }
 
+    /// Those of [`Handover::addresses`] that are only answered for, until their successor has announced them.
+    #[must_use]
+    pub fn quiet(&self) -> BTreeSet<IpAddr> {
+        self.lingering.keys().copied().collect()
+    }
+
     /// When [`Handover::addresses`] will answer differently by itself.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -92,9 +98,12 @@ mod tests {
     fn an_address_with_a_successor_lingers_until_it_is_heard() {
         let (mut handover, now) = (Handover::default(), Instant::now());
         assert!(handover.decide(now, &led_by(Some("me"))).contains_key(&IP));
+        assert!(handover.quiet().is_empty());
         assert!(handover.decide(now, &led_by(Some("other"))).contains_key(&IP));
+        assert_eq!(handover.quiet(), BTreeSet::from([IP]), "answered, not announced");
         assert_eq!(handover.deadline(), Some(now + LONGEST));
         handover.heard(IP);
+        assert!(handover.quiet().is_empty());
         assert!(handover.addresses(now).is_empty());
         assert_eq!(handover.deadline(), None);
     }

@@ -160,6 +160,7 @@ impl Speaker {
         let desired = Desired {
             interfaces: state.interfaces.clone(),
             addresses: state.handover.addresses(Instant::now()),
+            quiet: state.handover.quiet(),
         };
         self.desired.send_if_modified(|current| {
             let different = *current != desired;
@@ -225,6 +226,7 @@ impl Speaker {
             .flat_map(|verdict| verdict.addresses.iter().copied())
             .collect();
         tracing::info!(addresses = waiting.len(), "leaving; answering until a successor has announced");
+        self.desired.send_modify(|desired| desired.quiet = waiting.clone());
         let deadline = Instant::now() + handover::LONGEST;
         while !waiting.is_empty() {
             tokio::select! {

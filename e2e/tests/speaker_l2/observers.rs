@@ -134,3 +134,18 @@ fn announcements_come_at_0_100_300_1000_ms_and_then_each_second_to_the_fifth() {
         }
     }
 }
+
+#[test]
+fn an_address_that_a_successor_takes_is_answered_but_announced_no_more() {
+    let wire = Wire::new();
+    wire.announce_and_wait(&[VIP]);
+    wire.quieten();
+    let mac = show(wire.node_mac());
+    assert_eq!(arping(&wire.peer, VIP).as_deref(), Some(&*mac));
+    // The burst of an address that is announced after it ends long after the rest of the first one would have come.
+    let sent = wire.metric(&format!("metallb_layer2_gratuitous_sent{{ip=\"{VIP}\"}}"));
+    wire.announce_also(OTHER);
+    wire.wait_for_metric(&format!("metallb_layer2_gratuitous_sent{{ip=\"{OTHER}\"}}"), 8);
+    assert_eq!(wire.metric(&format!("metallb_layer2_gratuitous_sent{{ip=\"{VIP}\"}}")), sent);
+    assert_eq!(arping(&wire.peer, VIP).as_deref(), Some(&*mac));
+}

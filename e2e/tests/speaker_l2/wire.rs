@@ -23,10 +23,17 @@ pub(crate) const OTHER: &str = "172.25.7.101";
 pub(crate) const VIP6: &str = "fd00:25:7::100";
 pub(crate) const OTHER6: &str = "fd00:25:7::1:0:101";
 
+/// What the driver shall answer for.
+#[derive(Clone, Debug, Default)]
+struct Vips {
+    all: BTreeSet<IpAddr>,
+    quiet: BTreeSet<IpAddr>,
+}
+
 pub(crate) struct Wire {
     pub(crate) node: Netns,
     pub(crate) peer: Netns,
-    vips: Option<watch::Sender<BTreeSet<IpAddr>>>,
+    vips: Option<watch::Sender<Vips>>,
     registry: Registry,
     thread: Option<JoinHandle<()>>,
     _run: RunDir,
@@ -49,7 +56,7 @@ impl Wire {
             }
         }
         let registry = Registry::new();
-        let (vips, wanted) = watch::channel(BTreeSet::new());
+        let (vips, wanted) = watch::channel(Vips::default());
         let (ready, is_ready) = sync::channel();
         let thread = std::thread::spawn({
             let (node, registry) = (node.clone(), registry.clone());
@@ -83,8 +90,21 @@ impl Wire {
 
     /// Announces exactly these from now on, on every usable interface.
     pub(crate) fn announce(&self, vips: &[&str]) {
-        let vips = vips.iter().map(|vip| vip.parse().unwrap()).collect();
-        self.vips.as_ref().unwrap().send(vips).unwrap();
+        let all = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        self.vips.as_ref().unwrap().send(Vips { all, quiet: BTreeSet::new() }).unwrap();
+    }
+
+    /// From now on everything is answered for, but not announced: successors are about to.
+    pub(crate) fn quieten(&self) {
+        self.vips.as_ref().unwrap().send_modify(|vips| vips.quiet = vips.all.clone());
+    }
+
+    /// Announces one more address; the others stay as they are.
+    pub(crate) fn announce_also(&self, vip: &str) {
+        let vip = vip.parse().unwrap();
+        self.vips.as_ref().unwrap().send_modify(|vips| {
+            vips.all.insert(vip);
+        });
     }
 
     /// Announces, and waits until the first announcement of each has gone out.
@@ -145,12 +165,7 @@ fn mac_of(netns: &Netns) -> [u8; 6] {
 }
 
 /// The thread of the speaker: its interfaces, its driver, and in the place of its decisions "all of `vips` everywhere".
-fn drive(
-    node: &Netns,
-    mut vips: watch::Receiver<BTreeSet<IpAddr>>,
-    registry: &Registry,
-    ready: &sync::Sender<()>,
-) {
+fn drive(node: &Netns, mut vips: watch::Receiver<Vips>, registry: &Registry, ready: &sync::Sender<()>) {
     node.enter_this_thread().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -169,7 +184,8 @@ fn drive(
             }
             let interfaces = list.list();
             let mut addresses = BTreeMap::new();
-            for vip in vips.borrow_and_update().iter() {
+            let Vips { all, quiet } = vips.borrow_and_update().clone();
+            for vip in &all {
                 let usable = interfaces.iter().filter(|i| i.unusable(Family::of(*vip)).is_none());
                 let announcement = L2Announcement {
                     interfaces: usable.map(|i| i.index).collect(),
@@ -179,7 +195,7 @@ fn drive(
                     addresses.insert(*vip, announcement);
                 }
             }
-            desired.send_replace(Desired { interfaces, addresses });
+            desired.send_replace(Desired { interfaces, addresses, quiet });
         }
         drop(desired);
         driver.await.unwrap();

@@ -1,6 +1,6 @@
 //! What the decision task asks of the driver, and what the driver tells it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use patina_speaker_core::intent::L2Announcement;
@@ -13,6 +13,9 @@ pub struct Desired {
     pub interfaces: Vec<InterfaceView>,
     /// Each address with its interfaces.
     pub addresses: BTreeMap<IpAddr, L2Announcement>,
+    /// Those of `addresses` that are answered for but not announced: a successor is about to, and must not be
+    /// contradicted.
+    pub quiet: BTreeSet<IpAddr>,
 }
 
 /// Something that the driver saw on the wire and somebody else decides about.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,10 @@ pub struct Driver {
     known: BTreeSet<u32>,
     /// The present MAC of every interface.
     macs: BTreeMap<u32, Mac>,
-    /// Sockets that could not be opened, and those whose group could not be joined: tried again.
+    /// Sockets that could not be opened: tried again.
     failed: BTreeSet<Key>,
+    /// Groups that could not be joined: tried again. Everything else on the interface goes on.
+    unjoined: BTreeSet<(u32, Ipv6Addr)>,
     /// The last error of each that was logged.
     said: BTreeMap<Key, String>,
     reopen: Option<Instant>,
@@ -77,6 +79,7 @@ impl Driver {
             known: BTreeSet::new(),
             macs: BTreeMap::new(),
             failed: BTreeSet::new(),
+            unjoined: BTreeSet::new(),
             said: BTreeMap::new(),
             reopen: None,
             turn: 0,
@@ -135,7 +138,7 @@ impl Driver {
             self.lose(now, index);
         }
         self.responder.set(&desired.addresses);
-        for input in self.announcer.diff(&desired.addresses) {
+        for input in self.announcer.diff_with_quiet(&desired.addresses, &desired.quiet) {
             if let Input::Release { ip } = &input {
                 self.metrics.forget(*ip);
             }
@@ -159,6 +162,9 @@ impl Driver {
         }
         self.macs = desired.interfaces.iter().map(|interface| (interface.index, interface.mac)).collect();
         self.reopen = (!self.failed.is_empty()).then(|| now + REOPEN);
+        for (index, group) in self.unjoined.clone() {
+            self.join(index, group);
+        }
     }
 
     /// The interface is down or gone: when it is back, everything on it is announced from the start.
@@ -166,6 +172,7 @@ impl Driver {
         self.known.remove(&index);
         self.sockets.retain(|(at, _), _| *at != index);
         self.groups.leave_interface(index);
+        self.unjoined.retain(|(at, _)| *at != index);
         self.announcer.handle(now, Input::InterfaceGone { index });
     }
 
@@ -192,13 +199,17 @@ impl Driver {
 
     /// Tried again after [`REOPEN`]; said once.
     fn fail(&mut self, now: Instant, key: Key, error: String) {
+        self.say(key, error);
+        self.lose(now, key.0);
+        self.failed.insert(key);
+        self.reopen = Some(now + REOPEN);
+    }
+
+    fn say(&mut self, key: Key, error: String) {
         if self.said.get(&key) != Some(&error) {
             tracing::error!(ifindex = key.0, protocol = ?key.1, "{error}; will retry");
             self.said.insert(key, error);
         }
-        self.lose(now, key.0);
-        self.failed.insert(key);
-        self.reopen = Some(now + REOPEN);
     }
 
     /// Handles a frame that is in `buffer`.
@@ -248,16 +259,28 @@ impl Driver {
                         self.metrics.gratuitous(ip);
                     }
                 }
-                Some(Output::Join(group)) => {
-                    if let Err(error) = self.groups.join(group.ifindex, group.group) {
-                        let error = format!("cannot join {}: {error}", group.group);
-                        self.fail(Instant::now(), (group.ifindex, Protocol::Ipv6), error);
-                    }
+                Some(Output::Join(group)) => self.join(group.ifindex, group.group),
+                Some(Output::Leave(group)) => {
+                    self.unjoined.remove(&(group.ifindex, group.group));
+                    self.groups.leave(group.ifindex, group.group);
                 }
-                Some(Output::Leave(group)) => self.groups.leave(group.ifindex, group.group),
             }
         }
         true
+    }
+
+    /// A group that cannot be joined silences its IPv6 addresses only, and is tried again.
+    fn join(&mut self, index: u32, group: Ipv6Addr) {
+        match self.groups.join(index, group) {
+            Ok(()) => {
+                self.unjoined.remove(&(index, group));
+            }
+            Err(error) => {
+                self.say((index, Protocol::Ipv6), format!("cannot join {group}: {error}"));
+                self.unjoined.insert((index, group));
+                self.reopen = Some(Instant::now() + REOPEN);
+            }
+        }
     }
 
     fn transmit(&self, key: Key, frame: &[u8]) -> bool {
