@@ -20,10 +20,11 @@ check: ## everything that needs no root: format, lints, unit tests, generated fi
 bench: tools ## measure latency, memory and size of the release binaries; ONLY=alloc runs one (root)
 	@$(BIN)/bench $(ONLY)
 
-gen: ## write the generated files: crds/yaml, the chart's copy of it, the chart's goldens
+gen: ## write the generated files: crds/yaml, the chart's copy of it, the chart's goldens, docs/reference
 	@cargo run --quiet -p patina-crds --bin crdgen
 	@mkdir -p charts/patina/files/crds && cp crds/yaml/*.yaml charts/patina/files/crds/
-	@UPDATE_GOLDEN=1 cargo test --quiet -p patina-e2e --test chart
+	@cargo build --quiet --workspace --bins
+	@UPDATE_GOLDEN=1 cargo test --quiet -p patina-e2e --test chart --test docs_check
 
 fmt: ## format the sources
 	@cargo fmt --all

@@ -1,5 +1,5 @@
 //! `kubectl patina check` as a person types it: tests/check/NAME.yaml goes in, NAME.txt comes out. A new case needs no
-//! Rust: write the YAML, run with PATINA_GOLDEN=write, read the text.
+//! Rust: write the YAML, run with UPDATE_GOLDEN=1, read the text.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ fn recorded_files_are_judged_as_recorded() {
         let output = patina(&["check", "-f", &name], "");
         let said = format!("{}{}exit {}\n", out(&output), err(&output), output.status.code().unwrap());
         let golden = cases().join(&name).with_extension("txt");
-        if std::env::var_os("PATINA_GOLDEN").is_some_and(|value| value == "write") {
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&golden, &said).unwrap();
         }
         let expected = std::fs::read_to_string(&golden).unwrap_or_default();

@@ -1,5 +1,5 @@
 //! `kubectl patina why` on recorded clusters: tests/why/NAME.yaml is what the cluster holds, NAME.txt what is printed.
-//! A new case needs no Rust: write the YAML, run with PATINA_GOLDEN=write, read the text.
+//! A new case needs no Rust: write the YAML, run with UPDATE_GOLDEN=1, read the text.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 use std::path::Path;
@@ -25,7 +25,7 @@ fn recorded_clusters_are_explained_as_recorded() {
     for case in cases {
         let said = say(&std::fs::read_to_string(&case).unwrap());
         let golden = case.with_extension("txt");
-        if std::env::var_os("PATINA_GOLDEN").is_some_and(|value| value == "write") {
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&golden, &said).unwrap();
         }
         let expected = std::fs::read_to_string(&golden).unwrap_or_default();
