@@ -110,8 +110,9 @@ async fn an_event_is_stored_once_as_users_look_for_it() {
     assert_eq!(say("no available IPs"), Published::Same);
     assert_eq!(say("pool is full"), Published::Queued);
     let columns = "-o=custom-columns=F:.reportingComponent,I:.reportingInstance,T:.type,R:.reason,M:.message";
-    let selector = "--field-selector=involvedObject.name=web";
-    let list = wait::until("both events are stored", secs(10), || async {
+    // The API server itself may say something about a new Service (its repair of cluster addresses).
+    let selector = "--field-selector=involvedObject.name=web,reason=AllocationFailed";
+    let list = wait::until("both events are stored", secs(20), || async {
         let list = plane.kubectl(&["get", "events", "--no-headers", selector, columns]).await?;
         Ok(Seen::when(list.lines().count() == 2, list))
     })
