@@ -51,6 +51,20 @@ count() {
     END { print p + 0, f + 0 }' "$1"
 }
 
+# Of a log: what the failed tests printed, what the failed steps printed (what stands between "---" and "step FAILED"),
+# errors of the compiler; the end of the log when there is none of these.
+what_failed() {
+  awk '
+    /^failures:$/ { inside = 1; n++ }
+    inside { print }
+    /^test result: FAILED/ { inside = 0 }
+    /^--- / { step = "" }
+    { step = step $0 "\n" }
+    /^step FAILED: / { printf "%s", step; n++ }
+    /^error(\[|:)/ && !inside { print; n++ }
+    END { exit n == 0 }' "$1" || tail -n 60 "$1"
+}
+
 passed=0 failed=0 table=()
 run() {
   local suite=$1 log=$LOGS/$1.log start=$SECONDS p f rc=0 note=""
@@ -63,9 +77,8 @@ run() {
     f=1 note=" (exit code $rc)"
   fi
   if [ "$f" != 0 ]; then
-    say "--- $suite failed$note; the end of its log:"
-    grep -E '^(test .* FAILED|step FAILED|error)' "$log" | head -n 40 >&2 || true
-    tail -n 60 "$log" >&2
+    say "--- $suite failed$note:"
+    what_failed "$log" | tail -n 200 >&2
   fi
   passed=$((passed + p)) failed=$((failed + f))
   table+=("$(printf '%-6s %5d passed %3d failed %5d s%s' "$suite" "$p" "$f" $((SECONDS - start)) "$note")")

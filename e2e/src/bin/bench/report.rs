@@ -112,11 +112,11 @@ mod tests {
     #[test]
     fn a_table_is_markdown() {
         let machine = crate::machine::describe();
-        let rows = vec![Row::new("create_p50_ms", 3.14159, "ms", 100, "create")];
+        let rows = vec![Row::new("create_p50_ms", 2.71549, "ms", 100, "create")];
         let table = Report { name: "alloc".to_owned(), machine, rows }.table();
         let expected = "| metric        | value | unit | n   | what   |\n\
                         | ------------- | ----- | ---- | --- | ------ |\n\
-                        | create_p50_ms | 3.142 | ms   | 100 | create |\n";
+                        | create_p50_ms | 2.715 | ms   | 100 | create |\n";
         assert_eq!(table, expected);
     }
 }
