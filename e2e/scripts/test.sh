@@ -85,27 +85,33 @@ run() {
   say "${table[-1]}"
 }
 
-[ $# -gt 0 ] && SUITES=("$@")
-for suite in "${SUITES[@]}"; do
-  declare -F "suite_$suite" >/dev/null || die "no suite $suite; there are: check api lab chart docs demo"
-done
-mkdir -p "$LOGS"
-[ "$(id -u)" = 0 ] || die "make test needs root for its network namespaces; make check does not"
+# A function, so that all of this file is read before anything runs: it may be edited meanwhile.
+main() {
+  [ $# -gt 0 ] && SUITES=("$@")
+  for suite in "${SUITES[@]}"; do
+    declare -F "suite_$suite" >/dev/null || die "no suite $suite; there are: check api lab chart docs demo"
+  done
+  mkdir -p "$LOGS"
+  [ "$(id -u)" = 0 ] || die "make test needs root for its network namespaces; make check does not"
 
-# Once, before the first test: what the tests start is what was just built.
-say "=== build"
-cargo build --workspace --bins --tests >"$LOGS/build.log" 2>&1 </dev/null || {
-  tail -n 60 "$LOGS/build.log" >&2
-  echo "0 passed, 1 failed"
-  exit 1
+  # Once, before the first test: what the tests start is what was just built.
+  say "=== build"
+  cargo build --workspace --bins --tests >"$LOGS/build.log" 2>&1 </dev/null || {
+    tail -n 60 "$LOGS/build.log" >&2
+    echo "0 passed, 1 failed"
+    exit 1
+  }
+  export PATINA_BUILT=1
+  "$TARGET/debug/lab-tools" >"$LOGS/tools.log"
+
+  for suite in "${SUITES[@]}"; do run "$suite"; done
+
+  echo
+  printf '%s\n' "${table[@]}"
+  echo
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ]
 }
-export PATINA_BUILT=1
-"$TARGET/debug/lab-tools" >"$LOGS/tools.log"
 
-for suite in "${SUITES[@]}"; do run "$suite"; done
-
-echo
-printf '%s\n' "${table[@]}"
-echo
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+main "$@"
+exit
