@@ -22,9 +22,11 @@ cargo_deny() {
     mkdir -p "$CACHE"
     (
       flock 9
-      [ -x "$home/bin/cargo-deny" ] ||
-        CARGO_TARGET_DIR=$(mktemp -d) cargo install cargo-deny --version "$CARGO_DENY_VERSION" --locked --debug --quiet \
-          --config 'profile.dev.debug=false' --root "$home" >&2
+      [ ! -x "$home/bin/cargo-deny" ] || exit 0
+      build=$(mktemp -d)
+      trap 'rm -rf "$build"' EXIT
+      CARGO_TARGET_DIR=$build cargo install cargo-deny --version "$CARGO_DENY_VERSION" --locked --debug --quiet \
+        --config 'profile.dev.debug=false' --root "$home" >&2
     ) 9>"$CACHE/.cargo-deny.lock"
   fi
   echo "$home/bin/cargo-deny"
