@@ -8,21 +8,25 @@ needs='
 cc        gcc             the C compiler that ring is built with and that cargo links with
 ip        iproute2        network namespaces, bridges, veth pairs: the nodes of the lab
 nft       nftables        the rules of kube-proxy, and packet loss in tests
-conntrack conntrack       kube-proxy forgets old UDP flows with it
 arping    arping          the client asks who answers for an IPv4 address
+ping      iputils-ping    reachability: what `make lab` tells people to try, and a way to make a kernel ask for a neighbour
 ndisc6    ndisc6          the client asks who answers for an IPv6 address
 tcpdump   tcpdump         the capture that a failed test shows
 curl      curl            the requests of the demo
-ethtool   ethtool         switches checksum offload off on the veth pairs of the lab
-jq        jq              commands of the documentation read JSON with it
 git       git             the check of the workspace asks it which files are ours
 '
+
+# There are two programs called arping; the demo reads what the one of Thomas Habets prints.
+has() {
+  command -v "$1" >/dev/null || return 1
+  [ "$1" != arping ] || { arping -h 2>&1 || true; } | grep -q Habets
+}
 
 install_packages() {
   local missing=() program package why
   while read -r program package why; do
     [ -n "$program" ] || continue
-    command -v "$program" >/dev/null && continue
+    has "$program" && continue
     say "setup: $program is missing (package $package): $why"
     missing+=("$package")
   done <<<"$needs"
