@@ -8,6 +8,7 @@ pub mod config;
 pub mod keys;
 pub mod net;
 pub mod selector;
+pub mod service;
 pub mod suggest;
 pub mod types;
 pub mod yaml;
