@@ -115,16 +115,16 @@ struct State {
 impl State {
     async fn run(self, mut verdicts: watch::Receiver<Option<Verdict>>, bell: Arc<Notify>) {
         let mut retry = false;
+        // What events were last told of: not what `changed` says, because another bell may be the first to see a verdict.
+        let mut told: Option<Verdict> = None;
         let mut owner: Option<Option<OwnerReference>> = None;
         loop {
-            let mut news = false;
             tokio::select! {
                 changed = verdicts.changed() => {
                     if changed.is_err() {
                         // The sender lives as long as the process.
                         return std::future::pending().await;
                     }
-                    news = true;
                 }
                 () = bell.notified() => {}
                 () = tokio::time::sleep(RETRY), if retry => {}
@@ -134,8 +134,9 @@ impl State {
             if !self.standing.leads() {
                 continue;
             }
-            if news {
+            if told.as_ref() != Some(&verdict) {
                 self.warn(&verdict).await;
+                told = Some(verdict.clone());
             }
             if !self.seen.synced() || self.seen.absent() {
                 continue;
