@@ -199,17 +199,13 @@ impl Driver {
 
     /// Tried again after [`REOPEN`]; said once.
     fn fail(&mut self, now: Instant, key: Key, error: String) {
-        self.say(key, error);
-        self.lose(now, key.0);
-        self.failed.insert(key);
-        self.reopen = Some(now + REOPEN);
-    }
-
-    fn say(&mut self, key: Key, error: String) {
         if self.said.get(&key) != Some(&error) {
             tracing::error!(ifindex = key.0, protocol = ?key.1, "{error}; will retry");
             self.said.insert(key, error);
         }
+        self.lose(now, key.0);
+        self.failed.insert(key);
+        self.reopen = Some(now + REOPEN);
     }
 
     /// Handles a frame that is in `buffer`.
@@ -269,15 +265,16 @@ impl Driver {
         true
     }
 
-    /// A group that cannot be joined silences its IPv6 addresses only, and is tried again.
+    /// A group that cannot be joined silences its IPv6 addresses only, and is tried again; said once per group.
     fn join(&mut self, index: u32, group: Ipv6Addr) {
         match self.groups.join(index, group) {
             Ok(()) => {
                 self.unjoined.remove(&(index, group));
             }
             Err(error) => {
-                self.say((index, Protocol::Ipv6), format!("cannot join {group}: {error}"));
-                self.unjoined.insert((index, group));
+                if self.unjoined.insert((index, group)) {
+                    tracing::error!(ifindex = index, "cannot join {group}: {error}; will retry");
+                }
                 self.reopen = Some(Instant::now() + REOPEN);
             }
         }
