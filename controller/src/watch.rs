@@ -1,18 +1,18 @@
 //! Kubernetes objects in, our values out: no Kubernetes type gets past this file (but for what is written back).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use patina_controller_core::view::{FamilyPolicy, Port, Protocol, ServiceId, ServiceView, TrafficPolicy};
+use patina_controller::convert::{id, is_our_condition, view};
+use patina_controller_core::view::{ServiceId, ServiceView};
 use patina_crds::keys;
-use patina_crds::net::Family;
 use patina_crds::selector::Labels;
 use patina_runtime::watch::TIMEOUT;
 
@@ -131,80 +131,6 @@ fn gone(id: ServiceId) -> Change {
     if id.namespace.is_empty() { Change::Namespace(id.name, Labels::new()) } else { Change::ServiceGone(id) }
 }
 
-fn id(service: &Service) -> ServiceId {
-    ServiceId::new(service.namespace().unwrap_or_default(), service.name_any())
-}
-
-/// A Service as the core sees it.
-pub(crate) fn view(service: &Service) -> ServiceView {
-    let nothing = ServiceSpec::default();
-    let spec = service.spec.as_ref().unwrap_or(&nothing);
-    let annotations = service.metadata.annotations.iter().flatten();
-    let seen = observed(service);
-    ServiceView {
-        id: id(service),
-        uid: seen.uid,
-        created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-        labels: service.metadata.labels.clone().unwrap_or_default(),
-        annotations: annotations
-            .filter(|(key, _)| is_ours_to_read(key))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect(),
-        is_load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
-        class: spec.load_balancer_class.clone(),
-        load_balancer_ip: spec.load_balancer_ip.clone().unwrap_or_default(),
-        cluster_ips: cluster_ips(spec),
-        families: families(spec),
-        family_policy: match spec.ip_family_policy.as_deref() {
-            Some("PreferDualStack") => FamilyPolicy::PreferDual,
-            Some("RequireDualStack") => FamilyPolicy::RequireDual,
-            _ => FamilyPolicy::Single,
-        },
-        ports: ports(spec),
-        traffic_policy: match spec.external_traffic_policy.as_deref() {
-            Some("Local") => TrafficPolicy::Local,
-            _ => TrafficPolicy::Cluster,
-        },
-        selector: spec.selector.clone().unwrap_or_default(),
-        held: seen.ingress.iter().filter_map(|entry| entry.ip).collect(),
-        marked: seen.pool.is_some() || !seen.ours.is_empty(),
-    }
-}
-
-fn is_ours_to_read(key: &str) -> bool {
-    let Some((prefix, name)) = key.split_once('/') else { return false };
-    keys::PREFIXES.contains(&prefix)
-        && [keys::ADDRESS_POOL, keys::LOAD_BALANCER_IPS, keys::ALLOW_SHARED_IP].contains(&name)
-}
-
-fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
-    let several = spec.cluster_ips.iter().flatten();
-    let one = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.as_ref().is_none_or(Vec::is_empty));
-    // "None" (headless) and "" are no addresses.
-    several.chain(one).filter_map(|text| text.parse().ok()).collect()
-}
-
-fn families(spec: &ServiceSpec) -> Vec<Family> {
-    let parse = |text: &String| match text.as_str() {
-        "IPv4" => Some(Family::V4),
-        "IPv6" => Some(Family::V6),
-        _ => None,
-    };
-    spec.ip_families.iter().flatten().filter_map(parse).collect()
-}
-
-fn ports(spec: &ServiceSpec) -> BTreeSet<Port> {
-    let port = |port: &k8s_openapi::api::core::v1::ServicePort| {
-        let protocol = match port.protocol.as_deref() {
-            Some("UDP") => Protocol::Udp,
-            Some("SCTP") => Protocol::Sctp,
-            _ => Protocol::Tcp,
-        };
-        u16::try_from(port.port).ok().map(|number| Port { protocol, number })
-    };
-    spec.ports.iter().flatten().filter_map(port).collect()
-}
-
 /// What the status says now.
 pub(crate) fn observed(service: &Service) -> Observed {
     let status = service.status.as_ref();
@@ -217,7 +143,7 @@ pub(crate) fn observed(service: &Service) -> Observed {
     });
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
     for condition in status.and_then(|status| status.conditions.as_ref()).into_iter().flatten() {
-        if [keys::CONDITION_ALLOCATED, keys::CONDITION_ANNOUNCED].contains(&condition.type_.as_str()) {
+        if is_our_condition(&condition.type_) {
             ours.push(SeenCondition {
                 type_: condition.type_.clone(),
                 status: condition.status.clone(),

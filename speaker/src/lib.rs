@@ -6,6 +6,7 @@
 //!  configuration (runtime) ──┘                          └──> status/, events, metrics
 //! ```
 
+pub mod convert;
 mod deadline;
 pub mod exclude;
 pub mod handover;

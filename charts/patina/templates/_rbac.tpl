@@ -3,6 +3,9 @@
 - apiGroups: [metallb.io]
   resources: [ipaddresspools, l2advertisements, bgpadvertisements, bgppeers, bfdprofiles, communities]
   verbs: [list, watch]
+- apiGroups: [patina.io]
+  resources: [addressreservations]
+  verbs: [list, watch]
 # The legacy ConfigMap; list and watch name it in their field selector.
 - apiGroups: [""]
   resources: [configmaps]

@@ -107,6 +107,7 @@ impl Verdict {
             + found.peers.len()
             + found.bfd_profiles.len()
             + found.communities.len()
+            + found.reservations.len()
             + usize::from(found.legacy.is_some());
         all.pools.extend(found.pools);
         all.l2_advertisements.extend(found.l2_advertisements);
@@ -114,6 +115,7 @@ impl Verdict {
         all.peers.extend(found.peers);
         all.bfd_profiles.extend(found.bfd_profiles);
         all.communities.extend(found.communities);
+        all.reservations.extend(found.reservations);
         all.secrets.extend(found.secrets);
         let Some(legacy) = found.legacy else { return };
         if all.legacy.is_none() {

@@ -16,4 +16,5 @@ pub mod decide;
 pub mod reason;
 pub mod reconcile;
 pub mod request;
+pub mod surroundings;
 pub mod view;

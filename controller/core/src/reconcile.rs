@@ -16,6 +16,7 @@ use patina_crds::selector::Labels;
 use crate::allocator::{Allocator, Refused, Sharing};
 use crate::decide::{Decision, Outcome, Policy, decide};
 use crate::request::Wishes;
+use crate::surroundings::Surroundings;
 use crate::view::{ServiceId, ServiceView};
 
 /// Age first, then name: the order in which Services are served, and in which they win.
@@ -26,6 +27,7 @@ type Turn = (i64, ServiceId);
 pub struct Reconciler {
     policy: Policy,
     config: Option<Arc<Config>>,
+    surroundings: Arc<Surroundings>,
     started: bool,
     namespaces: HashMap<String, Labels>,
     services: HashMap<ServiceId, ServiceView>,
@@ -77,6 +79,15 @@ impl Reconciler {
         }
         self.allocator.configure(&config);
         self.config = Some(config);
+        self.all_dirty();
+    }
+
+    /// The network uses other addresses itself.
+    pub fn surroundings_changed(&mut self, surroundings: Arc<Surroundings>) {
+        if self.surroundings == surroundings {
+            return;
+        }
+        self.surroundings = surroundings;
         self.all_dirty();
     }
 

@@ -1,4 +1,4 @@
-//! The configuration of the cluster: six kinds, the legacy ConfigMap and the peers' passwords, watched in one namespace,
+//! The configuration of the cluster: seven kinds, the legacy ConfigMap and the peers' passwords, watched in one namespace,
 //! and the last configuration that was good.
 
 use std::fmt::Debug;
@@ -10,7 +10,9 @@ use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use patina_crds::config::{self, Config, ConfigErrors, LegacyConfigMap, Notice, Resources, SecretView};
 use patina_crds::keys;
-use patina_crds::types::{BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement};
+use patina_crds::types::{
+    AddressReservation, BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement,
+};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
@@ -32,6 +34,7 @@ pub struct ConfigWatch {
     peers: Watched<BGPPeer>,
     bfd_profiles: Watched<BFDProfile>,
     communities: Watched<Community>,
+    reservations: Watched<AddressReservation>,
     legacy: Watched<ConfigMap>,
     secrets: Watched<Secret>,
 }
@@ -55,6 +58,7 @@ impl ConfigWatch {
             peers: at.start(everything(), |_| ()),
             bfd_profiles: at.start(everything(), |_| ()),
             communities: at.start(everything(), |_| ()),
+            reservations: at.start(everything(), |_| ()),
             legacy: at.start(everything().fields(&format!("metadata.name={legacy_name}")), |_| ()),
             secrets: at.start(everything().fields(&format!("type={BASIC_AUTH}")), |secret: &mut Secret| {
                 if let Some(data) = secret.data.as_mut() {
@@ -100,12 +104,13 @@ impl ConfigWatch {
             peers: sorted(&self.peers),
             bfd_profiles: sorted(&self.bfd_profiles),
             communities: sorted(&self.communities),
+            reservations: sorted(&self.reservations),
             legacy: self.legacy.state().first().map(|map| legacy_view(&self.namespace, map)),
             secrets: self.secrets.state().iter().map(|secret| (secret.name_any(), view(secret))).collect(),
         }
     }
 
-    fn parts(&self) -> [&dyn Part; 8] {
+    fn parts(&self) -> [&dyn Part; 9] {
         [
             &self.pools,
             &self.l2_advertisements,
@@ -113,6 +118,7 @@ impl ConfigWatch {
             &self.peers,
             &self.bfd_profiles,
             &self.communities,
+            &self.reservations,
             &self.legacy,
             &self.secrets,
         ]
@@ -305,6 +311,7 @@ pub async fn read_once(
         peers: list(client, namespace, None).await?,
         bfd_profiles: list(client, namespace, None).await?,
         communities: list(client, namespace, None).await?,
+        reservations: list(client, namespace, None).await?,
         legacy: legacy.first().map(|map| legacy_view(namespace, map)),
         secrets: secrets.iter().map(|secret: &Secret| (secret.name_any(), view(secret))).collect(),
     })

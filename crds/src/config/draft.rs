@@ -162,6 +162,7 @@ pub(crate) struct Drafts {
     pub(crate) peers: Vec<Draft<types::BGPPeerSpec>>,
     pub(crate) bfd_profiles: Vec<Draft<types::BFDProfileSpec>>,
     pub(crate) aliases: Vec<AliasDraft>,
+    pub(crate) reservations: Vec<Draft<types::AddressReservationSpec>>,
 }
 
 impl Drafts {
@@ -189,6 +190,8 @@ impl Drafts {
             peers: reader.read("BGPPeer", &resources.peers, |o| (&o.metadata, &o.spec)),
             bfd_profiles: reader.read("BFDProfile", &resources.bfd_profiles, |o| (&o.metadata, &o.spec)),
             aliases,
+            reservations: reader
+                .read("AddressReservation", &resources.reservations, |o| (&o.metadata, &o.spec)),
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{LegacyConfigMap, ObjectRef, Resources, SecretView};
 use crate::suggest::closest;
 use crate::types::schema::{FieldError, admit};
-use crate::types::{self, Crd, GROUP};
+use crate::types::{self, Crd, GROUP, OUR_GROUP};
 use crate::yaml::{self, Node, Scalar, ScalarValue};
 
 /// What to look for.
@@ -156,7 +156,7 @@ impl Reader<'_> {
             ("v1", "ConfigMap") if source.name == self.options.legacy_name => self.config_map(&source, node),
             ("v1", "Secret") if source.namespace == self.options.namespace => self.secret(&source, node),
             _ => match api_version.split_once('/') {
-                Some((GROUP, version)) => self.resource(&source, version, node),
+                Some((group @ (GROUP | OUR_GROUP), version)) => self.resource(&source, group, version, node),
                 _ => {
                     // It may be cluster-scoped: only what it says itself counts.
                     let namespace =
@@ -205,19 +205,20 @@ impl Reader<'_> {
         }
     }
 
-    fn resource(&mut self, source: &ObjectRef, version: &str, node: &Node) {
-        let Some(crd) = self.crds.iter().find(|crd| crd.kind == source.kind) else {
+    fn resource(&mut self, source: &ObjectRef, group: &str, version: &str, node: &Node) {
+        let Some(crd) = self.crds.iter().find(|crd| crd.group == group && crd.kind == source.kind) else {
             let message = if source.kind == "AddressPool" {
                 "AddressPool is gone since MetalLB 0.14.2; write an IPAddressPool, and an L2Advertisement or a \
                  BGPAdvertisement for it"
                     .to_owned()
             } else {
-                let known: Vec<&str> = self.crds.iter().map(|crd| crd.kind.as_str()).collect();
+                let known: Vec<&str> =
+                    self.crds.iter().filter(|crd| crd.group == group).map(|crd| crd.kind.as_str()).collect();
                 let advice = match closest(&source.kind, known.iter().copied()) {
                     Some(kind) => format!("did you mean {kind}?"),
                     None => format!("known are {}", known.join(", ")),
                 };
-                format!("unknown kind {:?} of {GROUP}; {advice}", source.kind)
+                format!("unknown kind {:?} of {group}; {advice}", source.kind)
             };
             self.error(Some(source), "kind", message);
             return;
@@ -226,9 +227,9 @@ impl Reader<'_> {
             || crd.object.pointer("/spec/versions").and_then(Value::as_array).into_iter().flatten();
         let name = |v: &Value| v.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let Some(found) = versions().find(|v| name(v) == version) else {
-            let known: Vec<String> = versions().map(|v| format!("{GROUP}/{}", name(v))).collect();
+            let known: Vec<String> = versions().map(|v| format!("{group}/{}", name(v))).collect();
             let message = format!(
-                "\"{GROUP}/{version}\" is no version of {}; allowed is {}",
+                "\"{group}/{version}\" is no version of {}; allowed is {}",
                 source.kind,
                 known.join(" or ")
             );
@@ -269,6 +270,7 @@ impl Reader<'_> {
             "BGPPeer" => push(&mut resources.peers, value),
             "BFDProfile" => push(&mut resources.bfd_profiles, value),
             "Community" => push(&mut resources.communities, value),
+            "AddressReservation" => push(&mut resources.reservations, value),
             _ => {
                 self.note(source, "is written by the controller and the speakers, passed over");
                 Ok(())

@@ -17,6 +17,7 @@ mod notices;
 mod peers;
 mod pools;
 mod render;
+mod reservations;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ pub use draft::Notice;
 pub use error::{ConfigError, ConfigErrors, ObjectRef};
 pub use model::{
     BfdProfile, BgpAdvertisement, Community, Config, L2Advertisement, Peer, PeerAddress, PeerAsn, Pool,
-    PreferredNodes, ServiceAllocation,
+    PreferredNodes, Reservation, ServiceAllocation,
 };
 
 use crate::types;
@@ -47,6 +48,8 @@ pub struct Resources {
     pub bfd_profiles: Vec<types::BFDProfile>,
     /// Communities.
     pub communities: Vec<types::Community>,
+    /// AddressReservations.
+    pub reservations: Vec<types::AddressReservation>,
     /// The ConfigMap of MetalLB 0.9 to 0.12, when there is one.
     pub legacy: Option<LegacyConfigMap>,
     /// Secrets of the namespace, by name.
@@ -109,7 +112,8 @@ pub fn build(resources: &Resources) -> Result<Loaded, ConfigErrors> {
     let peers = peers::build(&drafts.peers, resources, &drafts.bfd_profiles, &mut problems);
     bfd::check_echo(&bfd_profiles, &peers, &drafts.peers, &bgp_advertisements, &pools, &mut problems);
 
-    let config = Config { pools, l2_advertisements, bgp_advertisements, peers, bfd_profiles };
+    let reservations = reservations::build(&drafts.reservations, &pools, &mut problems);
+    let config = Config { pools, l2_advertisements, bgp_advertisements, peers, bfd_profiles, reservations };
     notices::look_for_gaps(&config, &drafts, &mut problems);
     problems.finish(config)
 }

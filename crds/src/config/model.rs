@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::ObjectRef;
 use crate::net::AddressRange;
 use crate::selector::{Labels, Selector};
+use crate::service::ServiceId;
 
 /// Everything that was configured, complete and consistent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// By name.
     pub bfd_profiles: BTreeMap<String, BfdProfile>,
+    /// In the order of their names. Those for different users never overlap.
+    pub reservations: Vec<Reservation>,
 }
 
 impl Config {
@@ -59,6 +62,19 @@ impl Pool {
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.contains(ip))
     }
+}
+
+/// Addresses kept back (AddressReservation of patina.io).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Where it was written.
+    pub source: ObjectRef,
+    /// At least one, disjoint, in the order they were declared. They need not be in a pool.
+    pub ranges: Vec<AddressRange>,
+    /// Who alone may have them; `None`: nobody.
+    pub service: Option<ServiceId>,
+    /// Why, in its author's words; may be empty.
+    pub reason: String,
 }
 
 /// `spec.serviceAllocation`. With all lists empty the pool serves everybody.

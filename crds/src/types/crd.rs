@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 /// A CustomResourceDefinition ready for the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Crd {
+    /// API group that it belongs to.
+    pub group: String,
     /// Kind that it defines.
     pub kind: String,
     /// Plural name, which also names its file.
@@ -19,7 +21,7 @@ impl Crd {
     /// Name of the file in crds/yaml.
     #[must_use]
     pub fn file_name(&self) -> String {
-        format!("{}_{}.yaml", super::GROUP, self.plural)
+        format!("{}_{}.yaml", self.group, self.plural)
     }
 
     /// The file: YAML for kubectl.
@@ -32,7 +34,7 @@ impl Crd {
     }
 }
 
-/// All nine, in the order of their names.
+/// All ten, in the order of their names.
 ///
 /// # Errors
 /// A type whose schema is not JSON; the tests of this crate would have seen it.
@@ -44,6 +46,7 @@ pub fn crds() -> Result<Vec<Crd>, serde_json::Error> {
     let peers =
         merge_crds(peers.to_vec(), "v1beta2").map_err(<serde_json::Error as serde::ser::Error>::custom)?;
     let mut all = [
+        super::AddressReservation::crd(),
         super::BFDProfile::crd(),
         super::BGPAdvertisement::crd(),
         peers,
@@ -66,22 +69,27 @@ pub fn crds() -> Result<Vec<Crd>, serde_json::Error> {
         }
         // serde_json keeps the order of insertion when some crate of the build asks for it; a file must not depend on that.
         object.sort_all_objects();
-        Ok(Crd { kind: names.kind.clone(), plural: names.plural.clone(), object })
+        Ok(Crd {
+            group: crd.spec.group.clone(),
+            kind: names.kind.clone(),
+            plural: names.plural.clone(),
+            object,
+        })
     })
     .collect::<Result<Vec<_>, serde_json::Error>>()?;
     all.sort_by(|a, b| a.plural.cmp(&b.plural));
     Ok(all)
 }
 
-/// Kinds whose objects may come without `spec`: all but the one that has a required field from the beginning.
-const SPEC_REQUIRED: &str = "IPAddressPool";
+/// Kinds whose objects must have a `spec`: those with a required field from the beginning.
+const SPEC_REQUIRED: [&str; 2] = ["AddressReservation", "IPAddressPool"];
 
 fn finish_version(version: &mut Value, kind: &str) {
     let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema").and_then(Value::as_object_mut) else {
         return;
     };
     schema.remove("title");
-    if kind != SPEC_REQUIRED {
+    if !SPEC_REQUIRED.contains(&kind) {
         schema.remove("required");
     }
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {

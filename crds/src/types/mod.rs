@@ -8,6 +8,7 @@
 //! - The schemas stay MetalLB's (a cluster can go back). [`crds`] removes what `derive` adds beside it.
 #![allow(clippy::duplicated_attributes)] // clippy compares the words inside printcolumn(..) across columns
 
+mod address_reservation;
 mod bfd_profile;
 mod bgp_advertisement;
 mod bgp_peer;
@@ -21,6 +22,7 @@ mod service_bgp_status;
 mod service_l2_status;
 pub mod v1beta1;
 
+pub use address_reservation::{AddressReservation, AddressReservationSpec, ReservedFor};
 pub use bfd_profile::{BFDProfile, BFDProfileSpec, BFDProfileStatus};
 pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec, BGPAdvertisementStatus};
 pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, SecretReference};
@@ -36,8 +38,10 @@ pub use l2_advertisement::{
 pub use service_bgp_status::{ServiceBGPStatus, ServiceBGPStatusSpec, ServiceBGPStatusStatus};
 pub use service_l2_status::{InterfaceInfo, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus};
 
-/// API group of every kind.
+/// API group of MetalLB's kinds.
 pub const GROUP: &str = "metallb.io";
+/// API group of the kinds that only we have.
+pub const OUR_GROUP: &str = "patina.io";
 
 /// Lets an object without `spec` decode as one with an empty `spec`. kube's derive has no word for it; serde calls
 /// `deserialize_option` on a missing field, so a type that accepts "none" there is one that may be missing. The type

@@ -1,8 +1,6 @@
 //! What the API server knows of Services, endpoints, nodes and speaker Pods, in the core's words. Kubernetes objects
 //! come no further than this directory.
 
-mod convert;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,6 +15,7 @@ use patina_runtime::watch::{Watchable, Watched};
 use patina_speaker_core::view::{EndpointView, NodeView, ServiceId, ServiceView};
 use tokio::sync::Notify;
 
+use crate::convert;
 use crate::members;
 use crate::settings::Settings;
 

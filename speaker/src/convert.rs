@@ -11,7 +11,7 @@ use patina_speaker_core::view::{
 };
 
 /// The Service in the core's words.
-pub(super) fn service(service: &Service, endpoints: Vec<EndpointView>) -> ServiceView {
+pub fn service(service: &Service, endpoints: Vec<EndpointView>) -> ServiceView {
     let spec = service.spec.as_ref();
     let ingress: Vec<&str> = service
         .status
@@ -40,19 +40,19 @@ pub(super) fn service(service: &Service, endpoints: Vec<EndpointView>) -> Servic
 }
 
 /// The Service's identity.
-pub(super) fn service_id(service: &Service) -> ServiceId {
+pub fn service_id(service: &Service) -> ServiceId {
     ServiceId::new(service.namespace().unwrap_or_default(), service.name_any())
 }
 
 /// The Service that a slice belongs to; `None` when it belongs to none.
-pub(super) fn slice_owner(slice: &EndpointSlice) -> Option<ServiceId> {
+pub fn slice_owner(slice: &EndpointSlice) -> Option<ServiceId> {
     let name = slice.labels().get(keys::SERVICE_NAME)?;
     Some(ServiceId::new(slice.namespace().unwrap_or_default(), name))
 }
 
 /// The distinct kinds of endpoint of each Service: which nodes have one, usable or not. How many there are of a kind
 /// matters to nobody here, so that a Service with a thousand pods costs no more than its nodes.
-pub(super) fn endpoints<'a>(
+pub fn endpoints<'a>(
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
 ) -> BTreeMap<ServiceId, Vec<EndpointView>> {
     let mut kinds: BTreeMap<ServiceId, BTreeSet<(Option<&str>, bool)>> = BTreeMap::new();
@@ -71,7 +71,7 @@ pub(super) fn endpoints<'a>(
 }
 
 /// The node in the core's words.
-pub(super) fn node(node: &Node) -> NodeView {
+pub fn node(node: &Node) -> NodeView {
     let conditions = node.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
     NodeView {
         name: node.name_any(),
@@ -83,7 +83,7 @@ pub(super) fn node(node: &Node) -> NodeView {
 }
 
 /// Keeps of a Service what [`service`] reads.
-pub(super) fn prune_service(service: &mut Service) {
+pub fn prune_service(service: &mut Service) {
     let meta = &mut service.metadata;
     meta.managed_fields = None;
     if let Some(annotations) = &mut meta.annotations {
@@ -103,7 +103,7 @@ pub(super) fn prune_service(service: &mut Service) {
 }
 
 /// Keeps of a slice what [`endpoints`] reads.
-pub(super) fn prune_slice(slice: &mut EndpointSlice) {
+pub fn prune_slice(slice: &mut EndpointSlice) {
     slice.metadata.managed_fields = None;
     slice.metadata.annotations = None;
     slice.metadata.owner_references = None;
@@ -119,7 +119,7 @@ pub(super) fn prune_slice(slice: &mut EndpointSlice) {
 }
 
 /// Keeps of a node what [`node`] reads.
-pub(super) fn prune_node(node: &mut Node) {
+pub fn prune_node(node: &mut Node) {
     node.metadata.managed_fields = None;
     node.metadata.annotations = None;
     node.metadata.owner_references = None;
@@ -143,7 +143,7 @@ pub(super) fn prune_node(node: &mut Node) {
 }
 
 /// Keeps of a Pod what [`crate::members`] reads.
-pub(super) fn prune_pod(pod: &mut Pod) {
+pub fn prune_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
     if let Some(spec) = &mut pod.spec {

@@ -1,0 +1,54 @@
+//! The network's own addresses: what must never be given to a Service, whatever the pools say.
+//!
+//! They are skipped, not refused: a node that joins must not make a configuration invalid that was good a minute ago. Who
+//! holds such an address already keeps it (and hears of it); who asks for one by name is refused with the reason.
+
+use std::fmt;
+
+use patina_crds::net::AddressRange;
+
+/// Everything that the network uses itself. Ranges may overlap each other and need not be in a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// In no particular order.
+    pub uses: Vec<InUse>,
+}
+
+/// Addresses, and what they are used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// Which.
+    pub range: AddressRange,
+    /// What for.
+    pub by: UsedBy,
+}
+
+/// What the network uses an address for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsedBy {
+    /// An address of a node (`status.addresses`).
+    Node(String),
+    /// The Pods of a node (`spec.podCIDRs`).
+    Pods(String),
+    /// The cluster IPs of Services (a ServiceCIDR).
+    ClusterIps,
+    /// The router that a node sends to.
+    Gateway(String),
+    /// The network address of a subnet that a node is in.
+    NetworkAddress(String),
+    /// The broadcast address of a subnet that a node is in.
+    BroadcastAddress(String),
+}
+
+impl fmt::Display for UsedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "an address of node {node}"),
+            Self::Pods(node) => write!(f, "in the Pod network of node {node}"),
+            Self::ClusterIps => f.write_str("in the range of the cluster IPs"),
+            Self::Gateway(node) => write!(f, "the gateway of node {node}"),
+            Self::NetworkAddress(node) => write!(f, "the network address of a subnet of node {node}"),
+            Self::BroadcastAddress(node) => write!(f, "the broadcast address of a subnet of node {node}"),
+        }
+    }
+}
