@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod convert;
 pub mod keys;
 pub mod net;
 pub mod selector;

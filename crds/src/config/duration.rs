@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Parses a duration that is not negative. `None` for anything else, and for more than a century.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -24,7 +24,7 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
 }
 
 /// As a person would write it: in seconds, or in milliseconds below one.
-pub(super) fn show(duration: Duration) -> String {
+pub(crate) fn show(duration: Duration) -> String {
     if duration.is_zero() { "0s".to_owned() } else { format!("{duration:?}") }
 }
 

@@ -7,7 +7,7 @@ mod bfd;
 mod bgp;
 mod communities;
 mod draft;
-mod duration;
+pub(crate) mod duration;
 mod error;
 mod l2;
 mod legacy;
