@@ -22,6 +22,13 @@ pub const CONDITION_ALLOCATED: &str = "patina.io/Allocated";
 /// Condition type on a Service: somebody announces it, or why not.
 pub const CONDITION_ANNOUNCED: &str = "patina.io/Announced";
 
+/// Annotation on a speaker's ConfigurationState: the node's networks ([`crate::networks`]).
+pub const NETWORKS: &str = "patina.io/networks";
+/// Label of a ConfigurationState: `controller` or `speaker`.
+pub const COMPONENT_TYPE: &str = "metallb.io/component-type";
+/// Label of a speaker's ConfigurationState.
+pub const NODE_NAME: &str = "metallb.io/node-name";
+
 /// Namespace in which MetalLB's manifests, and therefore ours, live by default.
 pub const DEFAULT_NAMESPACE: &str = "metallb-system";
 /// Default name of the legacy ConfigMap (flag `--config`), and its data key.

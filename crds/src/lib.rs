@@ -8,6 +8,7 @@ pub mod config;
 pub mod convert;
 pub mod keys;
 pub mod net;
+pub mod networks;
 pub mod selector;
 pub mod service;
 pub mod suggest;
