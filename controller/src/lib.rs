@@ -1,4 +1,5 @@
-//! What others need of the controller's shell: how it reads a Service. The rest is the program (`main.rs`).
+//! What others need of the controller's shell: how it reads Services, nodes and their networks. The rest is the program (`main.rs`).
 #![warn(missing_docs)]
 
 pub mod convert;
+pub mod surroundings;
