@@ -28,7 +28,9 @@
 
 mod groups;
 mod interfaces;
+mod no_route;
 mod nodes;
+pub mod routes;
 mod services;
 mod verdict;
 mod why_not;

@@ -9,7 +9,7 @@ use patina_crds::selector::any_matches;
 
 use super::WhyNot;
 use super::services::Claim;
-use crate::view::{Snapshot, TrafficPolicy};
+use crate::view::{NodeView, Options, Snapshot, TrafficPolicy};
 
 /// How far a node comes on its way to being a candidate: each value says what stops it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,17 @@ pub(super) enum Fitness {
     NoSpeaker,
     NoLocalEndpoint,
     Fit,
+}
+
+/// What its Node object says against announcing anything from it, by layer 2 or by BGP; `Fit`: nothing.
+pub(super) fn standing(node: &NodeView, options: &Options) -> Fitness {
+    if node.labels.contains_key(EXCLUDE_FROM_EXTERNAL_LB) && !options.ignore_exclude_lb {
+        Fitness::Excluded
+    } else if node.network_unavailable {
+        Fitness::NetworkUnavailable
+    } else {
+        Fitness::Fit
+    }
 }
 
 /// The nodes of a snapshot, by index, with everything that does not depend on the Service worked out once.
@@ -40,16 +51,9 @@ impl<'a> Nodes<'a> {
         let nodes = snapshot.nodes;
         let general = nodes
             .iter()
-            .map(|node| {
-                if node.labels.contains_key(EXCLUDE_FROM_EXTERNAL_LB) && !snapshot.options.ignore_exclude_lb {
-                    Fitness::Excluded
-                } else if node.network_unavailable {
-                    Fitness::NetworkUnavailable
-                } else if !snapshot.members.contains(&node.name) {
-                    Fitness::NoSpeaker
-                } else {
-                    Fitness::Fit
-                }
+            .map(|node| match standing(node, snapshot.options) {
+                Fitness::Fit if !snapshot.members.contains(&node.name) => Fitness::NoSpeaker,
+                standing => standing,
             })
             .collect();
         let advertisements = snapshot.config.l2_advertisements.as_slice();

@@ -49,8 +49,8 @@ impl<'a> Rules<'a> {
         Self { config, options, ranges, by_pool }
     }
 
-    /// The claim of a Service, or why it makes none.
-    pub(super) fn claim<'s>(&self, service: &'s ServiceView) -> Result<Claim<'s>, WhyNot> {
+    /// The pool of its addresses, or why the Service is not ours to announce, by layer 2 or by BGP.
+    pub(super) fn pool(&self, service: &ServiceView) -> Result<&'a Pool, WhyNot> {
         if !service.is_load_balancer {
             return Err(WhyNot::NotLoadBalancer);
         }
@@ -69,9 +69,12 @@ impl<'a> Rules<'a> {
         };
         // All addresses of a Service come from one pool (api 3.3).
         let pool = self.pool_of(*first).filter(|pool| service.ingress.iter().all(|ip| pool.contains(*ip)));
-        let Some(pool) = pool else {
-            return Err(WhyNot::IpNotAllowed(service.ingress.clone()));
-        };
+        pool.ok_or_else(|| WhyNot::IpNotAllowed(service.ingress.clone()))
+    }
+
+    /// The claim of a Service, or why it makes none.
+    pub(super) fn claim<'s>(&self, service: &'s ServiceView) -> Result<Claim<'s>, WhyNot> {
+        let pool = self.pool(service)?;
         let matching: Vec<_> = self
             .by_pool
             .get(pool.name.as_str())
