@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!  API server ──> watch/ ────┐
-//!  kernel ──> interfaces ────┼──> speaker ──(core: intent)──> l2/ ──> frames
+//!  kernel ──> interfaces,     │
+//!             routes ────────┼──> speaker ──(core: intent)──> l2/ ──> frames
 //!  configuration (runtime) ──┘                          └──> status/, events, metrics
 //! ```
 
+pub mod config_state;
 pub mod convert;
 mod deadline;
 pub mod exclude;
@@ -15,6 +17,7 @@ pub mod l2;
 pub mod members;
 pub mod metrics;
 pub mod moves;
+pub mod routes;
 pub mod settings;
 pub mod speaker;
 pub mod status;

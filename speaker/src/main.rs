@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use patina_runtime::config_state;
 use patina_runtime::config_watch::ConfigWatch;
 use patina_runtime::events::{self, Events};
 use patina_runtime::flags::METALLB_REFUSED;
@@ -8,14 +9,15 @@ use patina_runtime::http::{self, Health};
 use patina_runtime::metrics::ConfigMetrics;
 use patina_runtime::tasks::Tasks;
 use patina_runtime::{client, flags, logs};
+use patina_speaker::config_state::component;
 use patina_speaker::exclude::Exclude;
-use patina_speaker::interfaces;
 use patina_speaker::l2::{Desired, Driver};
 use patina_speaker::metrics::{Announced, L2Metrics};
 use patina_speaker::settings::Settings;
 use patina_speaker::speaker::Speaker;
 use patina_speaker::status::{StatusWriter, Wanted};
 use patina_speaker::watch::Cluster;
+use patina_speaker::{interfaces, routes};
 use tokio::sync::{Notify, mpsc, watch};
 
 /// The end of the process may take this long: manifests allow two seconds (terminationGracePeriodSeconds).
@@ -38,6 +40,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let exclude = Exclude::load(&settings.exclude_interfaces)?;
     let (interfaces, follower) = interfaces::watch(exclude, Arc::clone(&bell)).await?;
     tasks.spawn("interfaces", follower.run());
+    let (gateways, follower) = routes::watch(Arc::clone(&bell)).await?;
+    tasks.spawn("routes", follower.run());
 
     let (desired, wishes) = watch::channel(Desired::default());
     let (news, heard) = mpsc::channel(HEARD);
@@ -47,6 +51,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let (wanted, wishes) = watch::channel(Wanted::default());
     let written = StatusWriter::start(&client, &common.namespace, &settings.node_name, wishes, &mut tasks);
 
+    let config_state = config_state::start(client.clone(), component(&settings), || true, &mut tasks);
     let config = ConfigWatch::start(&client, &common.namespace, &common.config, &bell, &mut tasks);
     let cluster = Cluster::start(&client, &settings, &bell, &mut tasks);
     cluster.add_to(&health);
@@ -69,10 +74,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         cluster,
         config,
         interfaces,
+        gateways,
         desired,
         heard,
         wanted,
         written,
+        config_state,
         settings,
     };
     tasks.spawn_finishing("decisions", speaker.run(tasks.shutdown()));

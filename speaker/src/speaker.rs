@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patina_crds::types::ServiceL2Status;
+use patina_runtime::config_state::Report;
 use patina_runtime::config_watch::{Change, ConfigKeeper, ConfigWatch};
 use patina_runtime::events::{EventType, Events, Published};
 use patina_runtime::metrics::ConfigMetrics;
@@ -18,12 +19,14 @@ use patina_speaker_core::intent::{Intent, intent};
 use patina_speaker_core::view::{InterfaceView, Options, ServiceId, Snapshot};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::config_state;
 use crate::deadline::until;
 use crate::handover::{self, Handover};
 use crate::interfaces::Interfaces;
 use crate::l2::{Desired, Heard};
 use crate::metrics::Announced;
 use crate::moves::Moves;
+use crate::routes::Gateways;
 use crate::settings::Settings;
 use crate::status::{self, Wanted};
 use crate::watch::{Cluster, replace};
@@ -39,7 +42,7 @@ const LONGEST_REST: Duration = Duration::from_millis(500);
 pub struct Speaker {
     /// Flags.
     pub settings: Settings,
-    /// Rings when any of the next three changed.
+    /// Rings when any of the next four changed.
     pub bell: Arc<Notify>,
     /// Services, endpoints, nodes, members.
     pub cluster: Cluster,
@@ -47,6 +50,8 @@ pub struct Speaker {
     pub config: ConfigWatch,
     /// This node's interfaces.
     pub interfaces: Interfaces,
+    /// The routers it sends to.
+    pub gateways: Gateways,
     /// What the driver shall do.
     pub desired: watch::Sender<Desired>,
     /// What the driver heard.
@@ -55,6 +60,8 @@ pub struct Speaker {
     pub wanted: watch::Sender<Wanted>,
     /// What they say.
     pub written: Watched<ServiceL2Status>,
+    /// What our ConfigurationState shall say.
+    pub config_state: watch::Sender<Option<Report>>,
     /// Where events go.
     pub events: Events,
     /// Gauges of the configuration.
@@ -110,6 +117,9 @@ impl Speaker {
         changed |= configuration != Change::Same;
         changed |= replace(&mut state.interfaces, self.interfaces.list());
         state.keeper.record(&self.config_metrics);
+        let gateways = self.gateways.list();
+        let report = config_state::report(&state.keeper, &self.config, &state.interfaces, &gateways);
+        self.config_state.send_if_modified(|shown| shown.replace(report) != *shown);
         // What was written before is good to know, but no reason to stay silent.
         let recalled = self.written.synced() || self.written.last_error().is_some();
         let complete = self.cluster.synced() && self.config.synced() && recalled;

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod client;
+pub mod config_state;
 pub mod config_watch;
 pub mod events;
 pub mod flags;

@@ -53,6 +53,7 @@ pub struct Watched<K: Watchable> {
 struct Status {
     synced: AtomicBool,
     absent: AtomicBool,
+    refused: AtomicBool,
     generation: AtomicU64,
     error: Mutex<Option<String>>,
 }
@@ -99,6 +100,13 @@ impl<K: Watchable> Watched<K> {
     #[must_use]
     pub fn absent(&self) -> bool {
         self.status.absent.load(Ordering::Acquire)
+    }
+
+    /// Whether the API server forbids it (403), as of the last try. For what is good to know but not needed: it need not
+    /// be waited for.
+    #[must_use]
+    pub fn refused(&self) -> bool {
+        self.status.refused.load(Ordering::Acquire)
     }
 
     /// Grows with each change; equal numbers mean equal objects.
@@ -263,6 +271,9 @@ impl<K: Watchable> Follower<K> {
     /// Says a failure once, not at each retry.
     fn failed(&self, error: &watcher::Error) {
         let text = brief(error);
+        if !self.status.refused.swap(code(error) == Some(403), Ordering::AcqRel) && self.refused() {
+            self.bell.notify_one();
+        }
         let mut last = self.status.error.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref() != Some(&text) {
             tracing::warn!(kind = %K::kind(&()), error = %text, "watching fails; what is known stays, retrying");
@@ -270,7 +281,12 @@ impl<K: Watchable> Follower<K> {
         }
     }
 
+    fn refused(&self) -> bool {
+        self.status.refused.load(Ordering::Acquire)
+    }
+
     fn recovered(&self) {
+        self.status.refused.store(false, Ordering::Release);
         if self.status.error.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
             tracing::info!(kind = %K::kind(&()), "watching again");
         }
@@ -278,10 +294,15 @@ impl<K: Watchable> Follower<K> {
 }
 
 fn is_absent(error: &watcher::Error) -> bool {
+    code(error) == Some(404)
+}
+
+/// What the API server answered to a list or to the start of a watch.
+fn code(error: &watcher::Error) -> Option<u16> {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
-        _ => false,
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
     }
 }
 

@@ -300,3 +300,19 @@ async fn before_the_first_list_the_error_is_why_it_is_not_ready() {
     case.eventually(|case| case.watched.readiness().is_err_and(|error| error.contains("refused"))).await;
     assert!(!case.watched.synced() && !case.watched.absent());
 }
+
+#[tokio::test]
+async fn what_is_forbidden_says_so_and_is_there_once_it_is_allowed() {
+    let fake = Fake::default();
+    fake.set("a", "1");
+    fake.refuse(Some(403));
+    let case = Case::start(fake).await;
+    case.until(|case| case.watched.refused()).await;
+    assert!(!case.watched.synced());
+    case.fake.refuse(Some(503));
+    case.eventually(|case| !case.watched.refused()).await;
+    case.fake.refuse(None);
+    case.until(|case| case.watched.synced()).await;
+    assert!(!case.watched.refused());
+    assert_eq!(case.seen(), "a=1");
+}
