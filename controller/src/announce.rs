@@ -1,6 +1,9 @@
 //! What a decision means for people: conditions on the Service, events, log lines.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1::ObjectReference;
+use patina_controller_core::allocator::Allocator;
 use patina_controller_core::coverage::{self, NotAdvertised};
 use patina_controller_core::decide::{Decision, Outcome};
 use patina_controller_core::reason::{Notice, request_word};
@@ -83,6 +86,24 @@ pub(crate) fn consequence(view: &ServiceView, outcome: &Outcome, config: &Config
         }
     }
     result
+}
+
+/// Somebody wrote these addresses into the status of `id`, and they are taken out again.
+pub(crate) fn edited(id: &ServiceId, addresses: &[IpAddr], allocator: &Allocator) -> Said {
+    let one = |ip: &IpAddr| {
+        let holders =
+            allocator.assignments().filter(|(other, held)| *other != id && held.addresses.contains(ip));
+        match holders.map(|(other, _)| other).min() {
+            Some(holder) => format!("{ip}, which Service {holder} has and keeps"),
+            None => ip.to_string(),
+        }
+    };
+    let texts: Vec<String> = addresses.iter().map(one).collect();
+    Said {
+        warning: true,
+        reason: "StatusEdited",
+        message: format!("somebody else wrote into the status: {}; put back", texts.join(" and ")),
+    }
 }
 
 fn allocated(status: bool, reason: &'static str, message: String) -> Condition {

@@ -3,6 +3,7 @@
 //! * `settings`: flags. * `leader`: who of several controllers works. * `watch`: Kubernetes objects in, our values out.
 //! * `control`: the one task that decides, by way of `patina-controller-core`. * `status`: the only writer of Services.
 //! * `pool_status`, `config_state`: what the other objects show. * `announce`: events. * `metrics`.
+//! * `webhook`: what the API server asks before it takes configuration.
 
 mod announce;
 mod config_state;
@@ -12,7 +13,9 @@ mod metrics;
 mod pool_status;
 mod settings;
 mod status;
+mod surroundings_watch;
 mod watch;
+mod webhook;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use patina_runtime::{client, flags, logs};
 use tokio::sync::Notify;
 
 use crate::settings::Settings;
+use crate::surroundings_watch::SurroundingsWatch;
 
 /// Writes under way are finished and the Lease is given back within this time after SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(8);
@@ -58,14 +62,33 @@ async fn run(settings: Settings) -> Result<()> {
     let health = Health::new();
     let parts = config_watch.clone();
     health.add("configuration", move || parts.readiness());
+    let surroundings = SurroundingsWatch::start(&client, namespace, &mut tasks);
+    let parts = surroundings.clone();
+    health.add("surroundings", move || parts.readiness());
+    webhook::start(
+        &settings.webhook,
+        &settings.common,
+        &client,
+        &config_watch,
+        &registry,
+        &health,
+        &mut tasks,
+    )
+    .await?;
+    let only_webhook = settings.webhook.webhook_mode == webhook::Mode::OnlyWebhook;
     let leading = leader::Standing::default();
     let standing = leading.clone();
-    health.add("leadership", move || standing.readiness());
+    if !only_webhook {
+        health.add("leadership", move || standing.readiness());
+    }
     if let Some(address) = settings.common.health_address() {
         http::serve_health(address, health, &mut tasks).await?;
     }
     if let Some(address) = settings.common.metrics_address() {
         http::serve_metrics(address, registry, &mut tasks).await?;
+    }
+    if only_webhook {
+        return tasks.run(SHUTDOWN).await.map_err(Into::into);
     }
 
     let pool_status = pool_status::start(client.clone(), namespace, leading.clone(), &mut tasks);
@@ -82,8 +105,10 @@ async fn run(settings: Settings) -> Result<()> {
         namespace: settings.common.namespace.clone(),
         policy: settings.policy(),
         identity: leader::identity(&settings.common.pod_name),
+        pace: leader::Pace::of(Duration::from_secs(settings.lease_duration)),
         standing: leading,
         config_watch,
+        surroundings,
         bell,
         events,
         metrics,

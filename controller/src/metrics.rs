@@ -5,16 +5,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use patina_controller_core::allocator::{Allocator, Usage};
 use patina_controller_core::reason::Reason;
 use patina_runtime::metrics::ConfigMetrics;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 const ALLOCATOR: &str = "metallb_allocator";
+/// What can come of a patch: ok; conflict: it changed meanwhile, looked at again; gone: deleted meanwhile; busy: 429, later
+/// and less; refused: 4xx; failed: 5xx or no answer; unreachable: no connection. All but the first three are tried again.
+const WRITE_RESULTS: [&str; 7] = ["ok", "conflict", "gone", "busy", "refused", "failed", "unreachable"];
+/// From well under a round trip to the API server, up to what people complain about.
+const BUCKETS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     pub(crate) config: ConfigMetrics,
     pools: PoolGauges,
-    /// Labelled by what came of it: ok, conflict (it changed meanwhile, looked at again), gone, failed (tried again).
+    /// Labelled by what came of it: see [`WRITE_RESULTS`].
     pub(crate) writes: IntCounterVec,
+    pub(crate) writes_in_flight: IntGauge,
+    pub(crate) write_window: IntGauge,
+    /// Services written after a takeover so that late writes of the leader before do no harm.
+    pub(crate) fenced: IntCounter,
+    pub(crate) allocation_seconds: Histogram,
+    /// By the word of the reason.
+    pub(crate) failures: IntCounterVec,
     pub(crate) leading: IntGauge,
     pub(crate) releases: IntCounter,
     waiting: IntGaugeVec,
@@ -60,18 +74,64 @@ impl Metrics {
             Opts::new("patina_controller_status_writes_total", "Patches of Service statuses, by result"),
             &["result"],
         )?;
-        for result in ["ok", "conflict", "gone", "failed"] {
+        for result in WRITE_RESULTS {
             writes.with_label_values(&[result]).reset();
         }
         registry.register(Box::new(writes.clone()))?;
-        let leading = IntGauge::new("patina_controller_leading", "1 while this controller holds the Lease")?;
-        registry.register(Box::new(leading.clone()))?;
-        let releases = IntCounter::new(
-            "patina_controller_addresses_lost_total",
-            "Times a Service had to give up its addresses while it existed",
+        let failures = IntCounterVec::new(
+            Opts::new(
+                "patina_controller_allocation_failures_total",
+                "Times a Service was told to wait for an address, by reason; once until the reason is another one",
+            ),
+            &["reason"],
         )?;
-        registry.register(Box::new(releases.clone()))?;
-        Ok(Self { config: ConfigMetrics::register(registry)?, pools, writes, leading, releases, waiting })
+        for word in Reason::WORDS {
+            failures.with_label_values(&[word]).reset();
+        }
+        registry.register(Box::new(failures.clone()))?;
+        let allocation_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "patina_controller_allocation_seconds",
+                "From the moment that a Service without an address was seen to the acknowledged write of its status;                  without Services that were told to wait",
+            )
+            .buckets(BUCKETS.to_vec()),
+        )?;
+        registry.register(Box::new(allocation_seconds.clone()))?;
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        Ok(Self {
+            config: ConfigMetrics::register(registry)?,
+            pools,
+            writes,
+            writes_in_flight: gauge(
+                "patina_controller_status_writes_in_flight",
+                "Patches of Service statuses under way",
+            )?,
+            write_window: gauge(
+                "patina_controller_status_write_window",
+                "Patches of Service statuses that may be under way; smaller while the API server says that it is busy",
+            )?,
+            fenced: counter(
+                "patina_controller_services_fenced_total",
+                "Services without an address that were written first because the leader before had not finished",
+            )?,
+            allocation_seconds,
+            failures,
+            leading: gauge("patina_controller_leading", "1 while this controller holds the Lease")?,
+            releases: counter(
+                "patina_controller_addresses_lost_total",
+                "Times a Service had to give up its addresses while it existed",
+            )?,
+            waiting,
+        })
     }
 
     /// Shows how full the pools are; pools that are gone disappear.
@@ -93,6 +153,11 @@ impl Metrics {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn waiting_for(&self, word: &str) -> i64 {
+        self.waiting.with_label_values(&[word]).get()
+    }
+
     /// What a standby knows: nothing about addresses.
     pub(crate) fn clear(&self, shown: &mut BTreeSet<String>) {
         for pool in std::mem::take(shown) {
@@ -100,6 +165,7 @@ impl Metrics {
         }
         self.show_waiting(&BTreeMap::new());
         self.leading.set(0);
+        self.writes_in_flight.set(0);
     }
 }
 
@@ -142,4 +208,56 @@ impl PoolGauges {
 /// As MetalLB counts: what does not fit an int64 is the largest.
 pub(crate) fn saturated(n: u128) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use patina_controller_core::surroundings::Surroundings;
+    use patina_controller_core::view::ServiceId;
+    use patina_crds::config::{Resources, build};
+    use patina_crds::types::IPAddressPool;
+
+    use super::*;
+
+    /// Metrics of api.md 4.4 for the controller, and ours: each has a value as soon as there is something to tell, and
+    /// none is registered for nothing.
+    #[test]
+    fn every_metric_is_set() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let mut pool = IPAddressPool::new("a", Default::default());
+        pool.spec.addresses = vec!["192.0.2.0/30".to_owned(), "2001:db8::/127".to_owned()];
+        let loaded = build(&Resources { pools: vec![pool], ..Resources::default() }).unwrap();
+        let mut allocator = Allocator::default();
+        allocator.configure(&loaded.config, &Surroundings::default());
+        let sharing = patina_controller_core::allocator::Sharing::default();
+        let taken = ["192.0.2.1".parse().unwrap()];
+        allocator.assign(&ServiceId::new("n", "s"), &taken, &sharing).unwrap();
+        metrics.show_pools(&allocator, &mut BTreeSet::new());
+
+        let families = registry.gather();
+        let value = |name: &str| {
+            let family =
+                families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("{name}"));
+            family.get_metric()[0].get_gauge().get_value()
+        };
+        for (name, expected) in [
+            ("metallb_allocator_addresses_total", 6.0),
+            ("metallb_allocator_addresses_in_use_total", 1.0),
+            ("metallb_allocator_ipv4_addresses_total", 4.0),
+            ("metallb_allocator_ipv4_addresses_in_use_total", 1.0),
+            ("metallb_allocator_ipv6_addresses_total", 2.0),
+            ("metallb_allocator_ipv6_addresses_in_use_total", 0.0),
+            ("metallb_allocator_services_allocated_total", 1.0),
+        ] {
+            assert!((value(name) - expected).abs() < 0.1, "{name} is {}", value(name));
+        }
+        let labels = |name: &str| families.iter().find(|f| f.name() == name).unwrap().get_metric().len();
+        assert_eq!(labels("patina_controller_allocation_failures_total"), Reason::WORDS.len());
+        assert_eq!(labels("patina_controller_services_waiting"), Reason::WORDS.len());
+        assert_eq!(labels("patina_controller_status_writes_total"), WRITE_RESULTS.len());
+        assert!(families.iter().all(|family| !family.get_metric().is_empty()));
+    }
 }

@@ -4,6 +4,8 @@ use clap::Parser;
 use patina_controller_core::decide::Policy;
 use patina_runtime::flags::Common;
 
+use crate::webhook;
+
 /// Gives Services of type LoadBalancer an address out of pools.
 ///
 /// Takes MetalLB's flags (one or two dashes) and environment variables. Flags of MetalLB that have no meaning here are
@@ -19,10 +21,13 @@ pub(crate) struct Settings {
     #[arg(long)]
     pub(crate) strict_pinning: bool,
 
-    /// enabled or disabled. Accepted: this version has no webhook, the CRDs check what they can by themselves, and
-    /// everything else is checked when the configuration is read.
-    #[arg(long, value_name = "MODE", value_parser = webhook_mode)]
-    pub(crate) webhook_mode: Option<String>,
+    /// Seconds after which another controller takes over from one that does not renew its Lease any more (3 to 600). The
+    /// one that cannot renew stops after two thirds of it. The same for all controllers of a cluster.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=600))]
+    pub(crate) lease_duration: u64,
+
+    #[command(flatten)]
+    pub(crate) webhook: webhook::Settings,
 
     /// Accepted, without effect: no memberlist Secret is made in this version.
     #[arg(long, env = "METALLB_ML_SECRET_NAME", value_name = "NAME")]
@@ -43,27 +48,12 @@ impl Settings {
 
     /// One line per accepted flag that does nothing.
     pub(crate) fn say_what_is_ignored(&self) {
-        if self.webhook_mode.as_deref() == Some("enabled") {
-            tracing::info!(
-                "--webhook-mode=enabled: this version has no webhook; the CRDs check what they can by themselves, and \
-                 errors in the configuration are reported as events and in the ConfigurationState"
-            );
+        if self.webhook.webhook_http2 {
+            tracing::info!("--webhook-http2 has no effect: the webhook speaks HTTP/1.1");
         }
         if self.ml_secret_name.is_some() {
             tracing::info!("--ml-secret-name has no effect in this version");
         }
-    }
-}
-
-fn webhook_mode(text: &str) -> Result<String, String> {
-    match text {
-        "enabled" | "disabled" => Ok(text.to_owned()),
-        "onlywebhook" => {
-            Err("this version has no webhook, so a controller that is only a webhook would do nothing; \
-             leave the flag out and run one Deployment"
-                .to_owned())
-        }
-        _ => Err("allowed are enabled and disabled".to_owned()),
     }
 }
 
@@ -87,15 +77,23 @@ mod tests {
         assert_eq!(settings.policy().class.as_deref(), Some("a.io/b"));
         assert_eq!((settings.common.namespace.as_str(), settings.common.config.as_str()), ("x", "other"));
         assert_eq!(parse(&["--lb-class="]).unwrap().policy().class, None);
+        let settings = parse(&["--webhook-mode=onlywebhook", "--tls-min-version=VersionTLS12", "--webhook-http2=false"]);
+        let webhook = settings.unwrap().webhook;
+        assert_eq!(webhook.webhook_mode, webhook::Mode::OnlyWebhook);
+        assert!(webhook.offer().is_ok() && webhook.serves());
+        let webhook = parse(&["--disable-cert-rotation", "--webhook-secret=x", "--webhook-mode=disabled"]).unwrap().webhook;
+        assert!(webhook.disable_cert_rotation && !webhook.serves());
+        assert_eq!(parse(&[]).unwrap().webhook.webhook_mode, webhook::Mode::Enabled, "as in MetalLB");
     }
 
     #[test]
     fn what_means_nothing_is_refused_with_a_reason() {
         for (args, hint) in [
-            (&["--webhook-mode=onlywebhook"][..], "no webhook"),
-            (&["--webhook-mode=maybe"], "allowed are enabled and disabled"),
-            (&["--tls-min-version=VersionTLS13"], "plain HTTP"),
-            (&["--cert-dir=/tmp"], "no webhook"),
+            (&["--webhook-mode=maybe"][..], "onlywebhook"),
+            (&["--webhook-failure-policy=Perhaps"], "Ignore"),
+            (&["--webhook-port=0"], "1..=65535"),
+            (&["--tls-curve-preferences=23"], "leave it out"),
+            (&["--cert-dir=/tmp"], "Secret"),
             (&["--namespce=x"], "namespace"),
         ] {
             let text = parse(args).unwrap_err();

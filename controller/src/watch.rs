@@ -10,43 +10,12 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use patina_controller::convert::{id, is_our_condition, view};
+use patina_controller::convert::{LeanService, id, is_our_condition, view};
 use patina_controller_core::view::{ServiceId, ServiceView};
+use patina_controller_core::writes::{Ingress, Observed, SeenCondition};
 use patina_crds::keys;
 use patina_crds::selector::Labels;
 use patina_runtime::watch::TIMEOUT;
-
-/// What a Service's status says now, as far as we write it, and what a conditional write needs.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Observed {
-    pub(crate) uid: String,
-    pub(crate) resource_version: String,
-    pub(crate) ingress: Vec<Ingress>,
-    /// The annotation that names the pool.
-    pub(crate) pool: Option<String>,
-    /// Conditions of the types that we write.
-    pub(crate) ours: Vec<SeenCondition>,
-    /// Conditions of others, to be kept as they are.
-    pub(crate) foreign: Vec<serde_json::Value>,
-}
-
-/// An entry of `status.loadBalancer.ingress`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ingress {
-    pub(crate) ip: Option<IpAddr>,
-    /// Exactly as we write it: the address with ipMode VIP, nothing else.
-    pub(crate) as_we_write: bool,
-}
-
-/// A condition on a Service, as far as we compare it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SeenCondition {
-    pub(crate) type_: String,
-    pub(crate) status: String,
-    pub(crate) reason: String,
-    pub(crate) message: String,
-    pub(crate) last_transition: String,
-}
 
 /// What happened to Services or namespaces.
 #[derive(Debug)]
@@ -67,13 +36,13 @@ pub(crate) enum Change {
 
 /// Lists (consistently, not from a cache) and watches all Services and namespaces, from now on.
 pub(crate) fn changes(client: &Client) -> BoxStream<'static, Change> {
-    let services = listed(Api::<Service>::all(client.clone()), |event, known| match event {
-        Event::Apply(service) | Event::InitApply(service) => {
+    let services = listed(Api::<LeanService>::all(client.clone()), |event, known| match event {
+        Event::Apply(LeanService(service)) | Event::InitApply(LeanService(service)) => {
             let pair = (view(&service), observed(&service));
             known.insert(pair.0.id.clone());
             vec![Change::Service(Box::new(pair))]
         }
-        Event::Delete(service) => vec![Change::ServiceGone(id(&service))],
+        Event::Delete(LeanService(service)) => vec![Change::ServiceGone(id(&service))],
         Event::Init => Vec::new(),
         Event::InitDone => vec![Change::ServicesListed],
     });
@@ -143,17 +112,15 @@ pub(crate) fn observed(service: &Service) -> Observed {
     });
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
     for condition in status.and_then(|status| status.conditions.as_ref()).into_iter().flatten() {
-        if is_our_condition(&condition.type_) {
-            ours.push(SeenCondition {
-                type_: condition.type_.clone(),
-                status: condition.status.clone(),
-                reason: condition.reason.clone(),
-                message: condition.message.clone(),
-                last_transition: condition.last_transition_time.0.to_string(),
-            });
-        } else if let Ok(value) = serde_json::to_value(condition) {
-            foreign.push(value);
-        }
+        let seen = SeenCondition {
+            type_: condition.type_.clone(),
+            status: condition.status.clone(),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            since: Some(condition.last_transition_time.0.to_string()),
+            observed_generation: condition.observed_generation,
+        };
+        if is_our_condition(&condition.type_) { &mut ours } else { &mut foreign }.push(seen);
     }
     let annotations: Option<&BTreeMap<String, String>> = service.metadata.annotations.as_ref();
     Observed {

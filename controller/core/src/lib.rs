@@ -6,6 +6,7 @@
 //! * [`decide`]: one Service, one decision, with the reason for every "no" ([`reason`]).
 //! * [`reconcile`]: all Services in the right order: adopt first, then decide what changed, then serve who waits.
 //! * [`coverage`]: whether anything would announce an address.
+//! * [`writes`]: what to write next into which Service, and what has to wait.
 //!
 //! No clock, no socket, no client, no randomness: the same input gives the same addresses.
 #![warn(missing_docs)]
@@ -18,3 +19,5 @@ pub mod reconcile;
 pub mod request;
 pub mod surroundings;
 pub mod view;
+mod waiting;
+pub mod writes;

@@ -1,108 +1,87 @@
-//! The difference between what a status should show and what it shows, as a JSON merge patch.
+//! A patch as JSON merge patch.
 
+use patina_controller_core::writes::{Patch, SeenCondition};
 use patina_crds::keys;
 use serde_json::{Map, Value, json};
 
-use super::Desired;
-use crate::watch::{Ingress, Observed, SeenCondition};
-
-/// The patch that makes `observed` show `desired`; `None` when it does. `now` (RFC 3339) dates changed conditions.
-pub(super) fn patch(desired: &Desired, observed: &Observed, now: &str) -> Option<Value> {
+/// The body. `now` (RFC 3339) dates conditions that change.
+pub(super) fn body(patch: &Patch, now: &str) -> Value {
     let mut metadata = Map::new();
+    // The server writes it only if both are still so.
+    metadata.insert("uid".into(), patch.uid.clone().into());
+    metadata.insert("resourceVersion".into(), patch.resource_version.clone().into());
+    if let Some(pool) = &patch.change.pool {
+        metadata.insert("annotations".into(), json!({ keys::IP_ALLOCATED_FROM_POOL: pool }));
+    }
     let mut status = Map::new();
-    if observed.pool != desired.pool {
-        metadata.insert("annotations".into(), json!({ keys::IP_ALLOCATED_FROM_POOL: desired.pool }));
-    }
-    if !shows(&observed.ingress, desired) {
+    if let Some(addresses) = &patch.change.addresses {
         let entries: Vec<Value> =
-            desired.addresses.iter().map(|ip| json!({ "ip": ip.to_string(), "ipMode": "VIP" })).collect();
-        let entries = if entries.is_empty() { Value::Null } else { Value::Array(entries) };
-        status.insert("loadBalancer".into(), json!({ "ingress": entries }));
+            addresses.iter().map(|ip| json!({ "ip": ip.to_string(), "ipMode": "VIP" })).collect();
+        status.insert("loadBalancer".into(), json!({ "ingress": or_null(entries) }));
     }
-    if !same_conditions(desired, &observed.ours) {
-        // A merge patch replaces the whole list: those of others go in as they are. The version guards them.
-        let mut all = observed.foreign.clone();
-        all.extend(desired.conditions.iter().map(|condition| {
-            let status = if condition.status { "True" } else { "False" };
-            let before = observed.ours.iter().find(|seen| seen.type_ == condition.type_);
-            let since = before.filter(|seen| seen.status == status).map_or(now, |seen| &seen.last_transition);
-            json!({
-                "type": condition.type_,
-                "status": status,
-                "reason": condition.reason,
-                "message": condition.message,
-                "lastTransitionTime": since,
-            })
-        }));
-        let all = if all.is_empty() { Value::Null } else { Value::Array(all) };
-        status.insert("conditions".into(), all);
+    if let Some(conditions) = &patch.change.conditions {
+        let all: Vec<Value> = conditions.iter().map(|condition| render(condition, now)).collect();
+        status.insert("conditions".into(), or_null(all));
     }
-    if metadata.is_empty() && status.is_empty() {
-        return None;
-    }
-    metadata.insert("resourceVersion".into(), observed.resource_version.clone().into());
-    metadata.insert("uid".into(), observed.uid.clone().into());
     let mut body = json!({ "metadata": metadata });
     if !status.is_empty() {
         body["status"] = Value::Object(status);
     }
-    Some(body)
+    body
 }
 
-fn shows(ingress: &[Ingress], desired: &Desired) -> bool {
-    ingress.len() == desired.addresses.len()
-        && ingress
-            .iter()
-            .zip(&desired.addresses)
-            .all(|(entry, ip)| entry.as_we_write && entry.ip == Some(*ip))
+fn or_null(list: Vec<Value>) -> Value {
+    if list.is_empty() { Value::Null } else { Value::Array(list) }
 }
 
-fn same_conditions(desired: &Desired, seen: &[SeenCondition]) -> bool {
-    seen.len() == desired.conditions.len()
-        && desired.conditions.iter().all(|condition| {
-            seen.iter().any(|seen| {
-                seen.type_ == condition.type_
-                    && seen.status == if condition.status { "True" } else { "False" }
-                    && seen.reason == condition.reason
-                    && seen.message == condition.message
-            })
-        })
+fn render(condition: &SeenCondition, now: &str) -> Value {
+    let mut value = json!({
+        "type": condition.type_,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": condition.since.as_deref().unwrap_or(now),
+    });
+    if let Some(generation) = condition.observed_generation {
+        value["observedGeneration"] = generation.into();
+    }
+    value
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Condition;
+    use patina_controller_core::view::ServiceId;
+    use patina_controller_core::writes::Change;
+
     use super::*;
 
-    fn condition(status: bool, message: &str) -> Condition {
-        let type_ = keys::CONDITION_ALLOCATED;
-        Condition { type_, status, reason: "Allocated", message: message.to_owned() }
-    }
-
-    fn seen(status: &str, message: &str) -> SeenCondition {
-        SeenCondition {
-            type_: keys::CONDITION_ALLOCATED.into(),
-            status: status.into(),
-            reason: "Allocated".into(),
-            message: message.into(),
-            last_transition: "then".into(),
-        }
-    }
-
-    fn base() -> Observed {
-        Observed { uid: "u".into(), resource_version: "7".into(), ..Observed::default() }
+    fn patch(change: Change) -> Patch {
+        let id = ServiceId::new("n", "s");
+        Patch { attempt: 0, id, uid: "u".into(), resource_version: "7".into(), change }
     }
 
     #[test]
     fn everything_is_in_one_conditional_patch() {
-        let desired = Desired {
-            addresses: vec!["10.0.0.1".parse().unwrap()],
-            pool: Some("a".into()),
-            conditions: vec![condition(true, "m")],
+        let condition = SeenCondition {
+            type_: keys::CONDITION_ALLOCATED.into(),
+            status: "True".into(),
+            reason: "Allocated".into(),
+            message: "m".into(),
+            ..SeenCondition::default()
         };
-        let body = patch(&desired, &base(), "now").unwrap();
+        let foreign = SeenCondition {
+            type_: "other".into(),
+            since: Some("then".into()),
+            observed_generation: Some(3),
+            ..SeenCondition::default()
+        };
+        let change = Change {
+            addresses: Some(vec!["10.0.0.1".parse().unwrap()]),
+            pool: Some(Some("a".into())),
+            conditions: Some(vec![foreign, condition]),
+        };
         assert_eq!(
-            body,
+            body(&patch(change), "now"),
             json!({
                 "metadata": {
                     "resourceVersion": "7", "uid": "u",
@@ -110,54 +89,26 @@ mod tests {
                 },
                 "status": {
                     "loadBalancer": {"ingress": [{"ip": "10.0.0.1", "ipMode": "VIP"}]},
-                    "conditions": [{
-                        "type": "patina.io/Allocated", "status": "True", "reason": "Allocated", "message": "m",
-                        "lastTransitionTime": "now",
-                    }],
+                    "conditions": [
+                        {
+                            "type": "other", "status": "", "reason": "", "message": "",
+                            "lastTransitionTime": "then", "observedGeneration": 3,
+                        },
+                        {
+                            "type": "patina.io/Allocated", "status": "True", "reason": "Allocated", "message": "m",
+                            "lastTransitionTime": "now",
+                        },
+                    ],
                 },
             })
         );
     }
 
     #[test]
-    fn what_is_shown_already_is_not_written() {
-        let desired = Desired {
-            addresses: vec!["10.0.0.1".parse().unwrap()],
-            pool: Some("a".into()),
-            conditions: vec![condition(true, "m")],
-        };
-        let shown = Observed {
-            ingress: vec![Ingress { ip: desired.addresses.first().copied(), as_we_write: true }],
-            pool: Some("a".into()),
-            ours: vec![seen("True", "m")],
-            foreign: vec![json!({"type": "other"})],
-            ..base()
-        };
-        assert_eq!(patch(&desired, &shown, "now"), None);
-        // As MetalLB wrote it, without ipMode: written once.
-        let theirs = vec![Ingress { ip: desired.addresses.first().copied(), as_we_write: false }];
-        let body = patch(&desired, &Observed { ingress: theirs, ..shown.clone() }, "now").unwrap();
-        assert!(body["status"].get("conditions").is_none(), "{body}");
-        // Only the message changed: the condition keeps its date, those of others stay.
-        let body =
-            patch(&desired, &Observed { ours: vec![seen("True", "old")], ..shown.clone() }, "now").unwrap();
-        assert_eq!(body["status"]["conditions"][0], json!({"type": "other"}));
-        assert_eq!(body["status"]["conditions"][1]["lastTransitionTime"], "then");
-        let body = patch(&desired, &Observed { ours: vec![seen("False", "m")], ..shown }, "now").unwrap();
-        assert_eq!(body["status"]["conditions"][1]["lastTransitionTime"], "now");
-    }
-
-    #[test]
-    fn nothing_of_ours_is_left_after_a_release() {
-        let shown = Observed {
-            ingress: vec![Ingress { ip: Some("10.0.0.1".parse().unwrap()), as_we_write: true }],
-            pool: Some("a".into()),
-            ours: vec![seen("True", "m")],
-            ..base()
-        };
-        let body = patch(&Desired::default(), &shown, "now").unwrap();
+    fn what_goes_is_null() {
+        let change = Change { addresses: Some(vec![]), pool: Some(None), conditions: Some(vec![]) };
+        let body = body(&patch(change), "now");
         assert_eq!(body["status"], json!({"loadBalancer": {"ingress": null}, "conditions": null}));
         assert_eq!(body["metadata"]["annotations"], json!({"metallb.io/ip-allocated-from-pool": null}));
-        assert_eq!(patch(&Desired::default(), &base(), "now"), None);
     }
 }
