@@ -3,9 +3,40 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::allocator::Clash;
+use patina_crds::config::ObjectRef;
+
+use crate::allocator::{Bar, Clash, Keeper};
 use crate::request::RequestError;
+use crate::surroundings::UsedBy;
 use crate::view::ServiceId;
+
+/// Names of pools for a sentence; of very many the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolNames {
+    /// In order; at most eight.
+    pub shown: Vec<String>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+impl PoolNames {
+    /// Of these.
+    pub fn new<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Self {
+        const SHOWN: usize = 8;
+        let more = names.len().saturating_sub(SHOWN);
+        Self { shown: names.take(SHOWN).map(str::to_owned).collect(), more }
+    }
+}
+
+impl fmt::Display for PoolNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown.join(", "))?;
+        if self.more > 0 {
+            write!(f, " and {} more", self.more)?;
+        }
+        Ok(())
+    }
+}
 
 /// Why a Service waits for an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,21 +61,43 @@ pub enum Reason {
     /// Pools exist, but none gives to this Service without being asked.
     NoUsablePool {
         /// All pools.
-        pools: Vec<String>,
+        pools: PoolNames,
     },
     /// No pool that it may use has addresses of its family.
     NoPoolOfFamily {
         /// As in "IPv4 and IPv6".
         families: String,
         /// Pools that it may use.
-        pools: Vec<String>,
+        pools: PoolNames,
     },
     /// Every address of every pool that it may use is taken.
     Exhausted {
         /// As in "IPv4 and IPv6".
         families: String,
         /// Pools that were tried, in this order.
-        pools: Vec<String>,
+        pools: PoolNames,
+        /// How many of their addresses nobody has, because the network uses them or a reservation keeps them.
+        kept_back: u128,
+        /// An older Service that needs both families and for which the last address of one is set aside.
+        set_aside_for: Option<ServiceId>,
+    },
+    /// An address is reserved for it, and somebody who had it before still has it.
+    ReservedHeld {
+        /// The address.
+        address: IpAddr,
+        /// The reservation.
+        reservation: ObjectRef,
+        /// Who has it.
+        owner: ServiceId,
+    },
+    /// An address is reserved for it that the network uses itself.
+    ReservedInUse {
+        /// The address.
+        address: IpAddr,
+        /// The reservation.
+        reservation: ObjectRef,
+        /// What for.
+        by: UsedBy,
     },
 }
 
@@ -61,6 +114,8 @@ impl Reason {
             Self::NoUsablePool { .. } => "NoUsablePool",
             Self::NoPoolOfFamily { .. } => "NoPoolOfFamily",
             Self::Exhausted { .. } => "PoolExhausted",
+            Self::ReservedHeld { .. } => "ReservedAddressHeld",
+            Self::ReservedInUse { .. } => "AddressUsedByNetwork",
         }
     }
 
@@ -75,7 +130,7 @@ impl Reason {
     }
 
     /// Every [`Reason::word`], so that a gauge per reason can be zeroed.
-    pub const WORDS: [&'static str; 18] = [
+    pub const WORDS: [&'static str; 21] = [
         "NoPools",
         "NoClusterIP",
         "NotEnoughClusterIPs",
@@ -83,6 +138,9 @@ impl Reason {
         "NoUsablePool",
         "NoPoolOfFamily",
         "PoolExhausted",
+        "ReservedAddressHeld",
+        "AddressUsedByNetwork",
+        "AddressReserved",
         "AddressRequestedTwice",
         "AddressUnparsable",
         "AddressFamilyTwice",
@@ -112,6 +170,8 @@ pub fn request_word(error: &RequestError) -> &'static str {
         RequestError::NotPermitted { .. } => "PoolNotPermitted",
         RequestError::WrongFamily { .. } => "AddressFamilyMismatch",
         RequestError::PoolLacksFamily { .. } => "PoolLacksFamily",
+        RequestError::Reserved { .. } => "AddressReserved",
+        RequestError::InUse { .. } => "AddressUsedByNetwork",
     }
 }
 
@@ -129,16 +189,53 @@ impl fmt::Display for Reason {
             }
             Self::NoUsablePool { pools } => write!(
                 f,
-                "no pool gives addresses to this Service by itself: pool(s) {} have autoAssign: false or serve other \
-                 namespaces or Services; name a pool with the annotation metallb.io/address-pool",
-                pools.join(", ")
+                "no pool gives addresses to this Service by itself: pool(s) {pools} have autoAssign: false or serve other \
+                 namespaces or Services; name a pool with the annotation metallb.io/address-pool"
             ),
             Self::NoPoolOfFamily { families, pools } => {
-                write!(f, "no pool for this Service has {families} addresses (pools: {})", pools.join(", "))
+                write!(f, "no pool for this Service has {families} addresses (pools: {pools})")
             }
-            Self::Exhausted { families, pools } => {
-                write!(f, "no available IPs: no {families} address is left in pool(s) {}", pools.join(", "))
+            Self::Exhausted { families, pools, kept_back, set_aside_for } => {
+                write!(f, "no available IPs: no {families} address is left in pool(s) {pools}")?;
+                if let Some(older) = set_aside_for {
+                    write!(
+                        f,
+                        "; the last one is set aside for Service {older}, which is older and needs both families"
+                    )?;
+                }
+                if *kept_back > 0 {
+                    write!(f, "; kept back by reservations or used by the network: {kept_back}")?;
+                }
+                Ok(())
             }
+            Self::ReservedHeld { address, reservation, owner } => {
+                write!(
+                    f,
+                    "{reservation} keeps {address} for this Service, but Service {owner} still holds it"
+                )
+            }
+            Self::ReservedInUse { address, reservation, by } => {
+                write!(f, "{reservation} keeps {address} for this Service, but it is {by}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.service {
+            Some(service) => write!(f, "kept for Service {service} by {}", self.reservation)?,
+            None => write!(f, "kept back by {}", self.reservation)?,
+        }
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(by) => by.fmt(f),
+            Self::Reserved(keeper) => keeper.fmt(f),
         }
     }
 }
@@ -241,7 +338,7 @@ pub enum Notice {
     /// The pools pinned to this Service are full; an open pool gave the address.
     PinnedPoolsFull {
         /// The full ones.
-        pinned: Vec<String>,
+        pinned: PoolNames,
         /// The one that gave.
         pool: String,
     },
@@ -249,6 +346,20 @@ pub enum Notice {
     PartLost(Vec<IpAddr>),
     /// The status listed more than one address of a family; only the first is kept.
     SurplusAddresses(Vec<IpAddr>),
+    /// It has an address that it would not be given any more.
+    HoldsBarred {
+        /// The address.
+        address: IpAddr,
+        /// Why it would not.
+        bar: Bar,
+    },
+    /// An address is reserved for it, but it has another one already.
+    ReservationUnused {
+        /// The lowest that is reserved for it.
+        address: IpAddr,
+        /// The reservation.
+        reservation: ObjectRef,
+    },
 }
 
 impl Notice {
@@ -262,6 +373,9 @@ impl Notice {
             Self::PinnedPoolsFull { .. } => (true, "PinnedPoolsFull"),
             Self::PartLost(_) => (false, "ClearAssignment"),
             Self::SurplusAddresses(_) => (true, "nolbIPsIPFamily"),
+            Self::HoldsBarred { bar: Bar::Network(_), .. } => (true, "AddressUsedByNetwork"),
+            Self::HoldsBarred { bar: Bar::Reserved(_), .. } => (true, "AddressReserved"),
+            Self::ReservationUnused { .. } => (false, "ReservationUnused"),
         }
     }
 }
@@ -282,8 +396,7 @@ impl fmt::Display for Notice {
             }
             Self::PinnedPoolsFull { pinned, pool } => write!(
                 f,
-                "no address is left in pool(s) {}, which are meant for this Service; pool {pool} gave one",
-                pinned.join(", ")
+                "no address is left in pool(s) {pinned}, which are meant for this Service; pool {pool} gave one"
             ),
             Self::PartLost(gone) => {
                 write!(f, "released {}: not in a pool with the other address any more", list(gone))
@@ -291,6 +404,14 @@ impl fmt::Display for Notice {
             Self::SurplusAddresses(surplus) => {
                 write!(f, "a Service has at most one address per family; given up: {}", list(surplus))
             }
+            Self::HoldsBarred { address, bar } => {
+                write!(f, "{address} is {bar}; the Service had it before and keeps it")
+            }
+            Self::ReservationUnused { address, reservation } => write!(
+                f,
+                "{reservation} keeps {address} for this Service, which keeps the address it has; to get the reserved one, \
+                 name it in metallb.io/loadBalancerIPs or create the Service again"
+            ),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! The rules of order, in one place:
 //! * Nothing is given before every Service that already holds an address was adopted ([`Reconciler::start`]).
 //! * Older Services come first, everywhere.
-//! * A changed Service costs one decision; a changed configuration costs all; a freed address costs one per waiting.
+//! * A changed Service costs one decision; a changed configuration costs all; a freed address costs one for each need that it
+//!   could fulfil, and one for each Service that it is given to ([`crate::waiting`]).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -14,13 +15,11 @@ use patina_crds::net::Family;
 use patina_crds::selector::Labels;
 
 use crate::allocator::{Allocator, Refused, Sharing};
-use crate::decide::{Decision, Outcome, Policy, decide};
+use crate::decide::{Decision, Outcome, Policy, Rules, decide};
 use crate::request::Wishes;
 use crate::surroundings::Surroundings;
 use crate::view::{ServiceId, ServiceView};
-
-/// Age first, then name: the order in which Services are served, and in which they win.
-type Turn = (i64, ServiceId);
+use crate::waiting::{Queue, Turn, turn};
 
 /// The state of allocation, and what has to be looked at.
 #[derive(Debug, Default)]
@@ -36,7 +35,12 @@ pub struct Reconciler {
     decided: HashSet<ServiceId>,
     allocator: Allocator,
     dirty: BTreeSet<Turn>,
+    /// Services without an address.
     waiting: BTreeSet<Turn>,
+    /// Services with less than they need that a freed address could help.
+    queue: Queue,
+    /// Services by namespace.
+    by_namespace: HashMap<String, BTreeSet<Turn>>,
 }
 
 impl Reconciler {
@@ -58,7 +62,9 @@ impl Reconciler {
                 self.service_deleted(&id);
             }
         }
-        self.dirty.insert(turn(&view));
+        let turn = turn(&view);
+        self.by_namespace.entry(view.id.namespace.clone()).or_default().insert(turn.clone());
+        self.dirty.insert(turn);
         self.services.insert(view.id.clone(), view);
     }
 
@@ -67,8 +73,15 @@ impl Reconciler {
         if let Some(view) = self.services.remove(id) {
             self.dirty.remove(&turn(&view));
             self.waiting.remove(&turn(&view));
+            if let Some(turns) = self.by_namespace.get_mut(&id.namespace) {
+                turns.remove(&turn(&view));
+                if turns.is_empty() {
+                    self.by_namespace.remove(&id.namespace);
+                }
+            }
             self.decided.remove(id);
             self.allocator.release(id);
+            self.queue.remove(id, &mut self.allocator, &mut self.dirty);
         }
     }
 
@@ -77,18 +90,22 @@ impl Reconciler {
         if self.config.as_ref().is_some_and(|old| *old == config) {
             return;
         }
-        self.allocator.configure(&config);
+        self.allocator.configure(&config, &self.surroundings);
         self.config = Some(config);
         self.all_dirty();
     }
 
-    /// The network uses other addresses itself.
+    /// The network uses other addresses itself. As long as none of them is in a pool, this costs a look at each of them.
     pub fn surroundings_changed(&mut self, surroundings: Arc<Surroundings>) {
         if self.surroundings == surroundings {
             return;
         }
+        if let Some(config) = &self.config
+            && self.allocator.surround(config, &surroundings)
+        {
+            self.all_dirty();
+        }
         self.surroundings = surroundings;
-        self.all_dirty();
     }
 
     /// A namespace appeared, changed its labels, or (without labels) is gone.
@@ -98,8 +115,7 @@ impl Reconciler {
             return;
         }
         self.namespaces.insert(name.to_owned(), labels);
-        let its = self.services.values().filter(|view| view.id.namespace == name);
-        self.dirty.extend(its.map(turn));
+        self.dirty.extend(self.by_namespace.get(name).into_iter().flatten().cloned());
     }
 
     /// All Services and namespaces were seen and a configuration is there: adopts every address that is held, oldest
@@ -126,11 +142,11 @@ impl Reconciler {
         let mut outcomes = Vec::new();
         let Some(config) = self.config.clone().filter(|_| self.started) else { return outcomes };
         loop {
-            // Whoever waits comes before a younger Service that needs an address, so look at them first.
-            let next_needs = self.dirty.first().is_none_or(|(_, id)| self.allocator.assignment(id).is_none());
-            if next_needs && self.allocator.has_freed() {
-                self.allocator.take_freed();
-                self.dirty.extend(self.waiting.iter().cloned());
+            // Whoever waits comes before a younger Service that needs an address, so who waits has to be among them.
+            if self.allocator.has_freed() {
+                for freed in self.allocator.take_freed() {
+                    self.queue.wake(&freed, &mut self.dirty);
+                }
             }
             let Some((_, id)) = self.dirty.pop_first() else { return outcomes };
             if let Some(outcome) = self.decide_one(&id, &config) {
@@ -164,6 +180,8 @@ impl Reconciler {
     }
 
     fn all_dirty(&mut self) {
+        // Everybody looks again, and pools have other numbers now.
+        self.queue.clear();
         self.dirty = self.services.values().map(turn).collect();
     }
 
@@ -178,12 +196,14 @@ impl Reconciler {
         let without = (forgotten && !first).then(|| ServiceView { held: Vec::new(), ..view.clone() });
         let nothing = Labels::new();
         let labels = self.namespaces.get(&id.namespace).unwrap_or(&nothing);
-        let outcome =
-            decide(without.as_ref().unwrap_or(view), config, labels, &self.policy, &mut self.allocator);
+        let rules = Rules { config, namespace_labels: labels, policy: &self.policy, queue: &self.queue };
+        let (outcome, want) = decide(without.as_ref().unwrap_or(view), rules, &mut self.allocator);
+        let turn = turn(view);
+        self.queue.put(&turn, want, &mut self.allocator, &mut self.dirty);
         if matches!(outcome.decision, Decision::Wait(_)) {
-            self.waiting.insert(turn(view));
+            self.waiting.insert(turn);
         } else {
-            self.waiting.remove(&turn(view));
+            self.waiting.remove(&turn);
         }
         Some(outcome)
     }
@@ -210,10 +230,6 @@ impl Reconciler {
             self.decided.remove(&owner);
         }
     }
-}
-
-fn turn(view: &ServiceView) -> Turn {
-    (view.created, view.id.clone())
 }
 
 /// As [`decide`] keeps them: the first of each family that the Service has.

@@ -8,7 +8,8 @@ use patina_crds::keys;
 use patina_crds::net::Family;
 use patina_crds::selector::Labels;
 
-use crate::allocator::is_buggy;
+use crate::allocator::{Allocator, Bar, Keeper, is_buggy};
+use crate::surroundings::UsedBy;
 use crate::view::{FamilyPolicy, ServiceView};
 
 /// The wishes of a Service, read but not checked.
@@ -149,17 +150,36 @@ pub enum RequestError {
         /// What the Service needs.
         families: String,
     },
+    /// A reservation keeps the address, and not for this Service.
+    #[error("requested address {address} is {keeper}")]
+    Reserved {
+        /// The address.
+        address: IpAddr,
+        /// The reservation.
+        keeper: Keeper,
+    },
+    /// The network uses the address itself.
+    #[error("requested address {address} is {by}; the network's own addresses are not given to Services")]
+    InUse {
+        /// The address.
+        address: IpAddr,
+        /// What for.
+        by: UsedBy,
+    },
 }
 
-/// Checks wishes against the configuration, not against what is free. `families` are those that the Service gets.
+/// Checks wishes against the configuration, not against what is free: of `allocator` it only matters which pool an address
+/// is in, and what bars it. What the Service holds already is not barred.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(
     service: &ServiceView,
     wishes: &Wishes,
+    held: &[IpAddr],
     config: &Config,
     namespace_labels: &Labels,
+    allocator: &Allocator,
 ) -> Result<Request, RequestError> {
     let addresses = requested_addresses(service, wishes)?;
     if let Some(name) = &wishes.pool
@@ -169,7 +189,7 @@ pub fn check(
     }
     let mut owner: Option<&Pool> = None;
     for address in &addresses {
-        let pool = pool_of(config, *address)?;
+        let pool = pool_of(config, allocator, *address)?;
         if let Some(other) = owner
             && other.name != pool.name
         {
@@ -191,6 +211,18 @@ pub fn check(
         }
         if addresses.is_empty() {
             check_families(service, pool)?;
+        }
+    }
+    for address in addresses.iter().filter(|address| !held.contains(address)) {
+        match allocator.bar(*address, &service.id) {
+            Some(Bar::Network(by)) => {
+                return Err(RequestError::InUse { address: *address, by: by.clone() });
+            }
+            Some(Bar::Reserved(keeper)) => {
+                let keeper = Keeper::clone(keeper);
+                return Err(RequestError::Reserved { address: *address, keeper });
+            }
+            None => {}
         }
     }
     Ok(Request { pool: wishes.pool.clone(), addresses })
@@ -226,8 +258,8 @@ fn requested_addresses(service: &ServiceView, wishes: &Wishes) -> Result<Vec<IpA
     Ok(addresses)
 }
 
-fn pool_of(config: &Config, address: IpAddr) -> Result<&Pool, RequestError> {
-    let Some(pool) = config.pool_of(address) else {
+fn pool_of<'a>(config: &'a Config, allocator: &Allocator, address: IpAddr) -> Result<&'a Pool, RequestError> {
+    let Some(pool) = allocator.pool_around(address).and_then(|name| config.pools.get(name)) else {
         return Err(RequestError::OutsideEveryPool { address, pools: describe_pools(config) });
     };
     if pool.avoid_buggy_ips && is_buggy(address) {

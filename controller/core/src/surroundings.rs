@@ -23,21 +23,21 @@ pub struct InUse {
     pub by: UsedBy,
 }
 
-/// What the network uses an address for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the network uses an address for. Of several uses of one address the first in this order is the one that is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsedBy {
     /// An address of a node (`status.addresses`).
     Node(String),
-    /// The Pods of a node (`spec.podCIDRs`).
-    Pods(String),
-    /// The cluster IPs of Services (a ServiceCIDR).
-    ClusterIps,
     /// The router that a node sends to.
     Gateway(String),
     /// The network address of a subnet that a node is in.
     NetworkAddress(String),
     /// The broadcast address of a subnet that a node is in.
     BroadcastAddress(String),
+    /// The Pods of a node (`spec.podCIDRs`).
+    Pods(String),
+    /// The cluster IPs of Services (a ServiceCIDR).
+    ClusterIps,
 }
 
 impl fmt::Display for UsedBy {

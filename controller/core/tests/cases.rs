@@ -12,9 +12,10 @@ use std::sync::Arc;
 use common::{config, pool};
 use patina_controller_core::decide::{Decision, Outcome, Policy};
 use patina_controller_core::reconcile::Reconciler;
+use patina_controller_core::surroundings::{InUse, Surroundings, UsedBy};
 use patina_controller_core::view::{FamilyPolicy, Port, Protocol, ServiceId, ServiceView, TrafficPolicy};
-use patina_crds::config::Pool;
-use patina_crds::net::Family;
+use patina_crds::config::{Config, ObjectRef, Pool, Reservation};
+use patina_crds::net::{AddressRange, Family};
 use patina_crds::selector::{Labels, Selector};
 
 #[test]
@@ -24,10 +25,11 @@ fn every_recorded_case_gives_its_recorded_lines() {
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "case"));
     files.sort();
-    assert!(files.len() >= 8, "only {} case files", files.len());
+    let mut cases = 0;
     let mut failures = String::new();
     for file in &files {
         let text = std::fs::read_to_string(file).unwrap();
+        cases += text.lines().filter(|line| line.starts_with("===")).count();
         let got = play(&text);
         if got != text && std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(file, got).unwrap();
@@ -39,16 +41,20 @@ fn every_recorded_case_gives_its_recorded_lines() {
         }
     }
     assert!(failures.is_empty(), "- recorded, + now\n{failures}");
+    assert!(cases + files.len() >= 8, "only {cases} cases in {} files", files.len());
 }
 
 /// Lines that differ, walked in parallel.
 fn diff(recorded: &str, now: &str) -> Vec<String> {
     let (a, b): (Vec<&str>, Vec<&str>) = (recorded.lines().collect(), now.lines().collect());
     let mut out = Vec::new();
+    let mut case = "";
     for n in 0..a.len().max(b.len()) {
+        case = a.get(n).and_then(|line| line.strip_prefix("===")).unwrap_or(case);
         if a.get(n) != b.get(n) {
             out.push(format!(
-                "line {}:\n  - {}\n  + {}",
+                "{}, line {}:\n  - {}\n  + {}",
+                case.trim(),
                 n + 1,
                 a.get(n).unwrap_or(&""),
                 b.get(n).unwrap_or(&"")
@@ -63,6 +69,8 @@ struct Stage {
     pools: BTreeMap<String, Pool>,
     services: BTreeMap<ServiceId, ServiceView>,
     namespaces: BTreeMap<String, Labels>,
+    reservations: BTreeMap<String, Reservation>,
+    uses: Vec<InUse>,
     reconciler: Option<Reconciler>,
     strict: bool,
     class: Option<String>,
@@ -78,6 +86,10 @@ fn play(text: &str) -> String {
             continue;
         }
         writeln!(out, "{line}").unwrap();
+        if line.starts_with("===") {
+            stage = Stage::default();
+            continue;
+        }
         let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
         if let [verb, rest @ ..] = words.as_slice() {
             for answer in stage.run(verb, rest).unwrap_or_else(|| panic!("not understood: {line}")) {
@@ -98,19 +110,35 @@ impl Stage {
                 self.pools.insert((*name).to_owned(), pool);
             }
             ("nopool", [name]) => drop(self.pools.remove(*name)?),
+            ("reserve", [name, ranges, options @ ..]) => {
+                let reservation = reservation(name, ranges, options)?;
+                self.reservations.insert((*name).to_owned(), reservation);
+            }
+            ("noreserve", [name]) => drop(self.reservations.remove(*name)?),
+            ("uses", [range, by]) => {
+                let in_use = InUse { range: range.parse().ok()?, by: used_by(by)? };
+                self.uses.push(in_use);
+            }
+            ("usesnot", [range]) => {
+                let range: AddressRange = range.parse().ok()?;
+                self.uses.retain(|in_use| in_use.range != range);
+            }
+            ("usage", []) => return Some(self.usage()),
             ("namespace", [name, pairs @ ..]) => {
                 self.namespaces.insert((*name).to_owned(), labels(pairs.iter().copied())?);
             }
-            ("service" | "edit", [name, options @ ..]) => {
+            ("service" | "edit" | "again", [name, options @ ..]) => {
                 let (namespace, name) = name.split_once('/')?;
                 let id = ServiceId::new(namespace, name);
                 self.clock += 1;
-                let old = self.services.get(&id);
+                let old = self.services.get(&id).filter(|_| verb != "again");
+                assert_eq!(old.is_some(), verb == "edit", "{verb} {id}");
                 let mut view = ServiceView::plain(id, old.map_or(self.clock, |old| old.created));
                 if let Some(old) = old {
                     (view.held, view.marked) = (old.held.clone(), old.marked);
                 }
                 options.iter().try_for_each(|option| service_option(&mut view, option))?;
+                view.uid = format!("{}@{}", view.id, view.created);
                 if let Some(reconciler) = &mut self.reconciler {
                     reconciler.service_changed(view.clone());
                 }
@@ -143,7 +171,10 @@ impl Stage {
         for (name, labels) in &self.namespaces {
             reconciler.namespace_changed(name, labels.clone());
         }
-        reconciler.config_changed(Arc::new(config(self.pools.values().cloned())));
+        let reservations = self.reservations.values().cloned().collect();
+        let config = Config { reservations, ..config(self.pools.values().cloned()) };
+        reconciler.surroundings_changed(Arc::new(Surroundings { uses: self.uses.clone() }));
+        reconciler.config_changed(Arc::new(config));
         reconciler.start();
         let mut lines = Vec::new();
         for (id, outcome) in reconciler.reconcile() {
@@ -160,6 +191,16 @@ impl Stage {
             assert!(quiet && outcome.lost.is_none(), "{id} is not stable: {outcome:?}");
         }
         lines
+    }
+
+    fn usage(&self) -> Vec<String> {
+        let reconciler = self.reconciler.as_ref().unwrap();
+        let line = |(name, u): (&str, patina_controller_core::allocator::Usage)| {
+            let free = |total: u128, used: u128| format!("{used} of {total} used");
+            let (v4, v6) = (free(u.total_v4, u.used_v4), free(u.total_v6, u.used_v6));
+            format!("{name}: IPv4 {v4}, IPv6 {v6}, {} Service(s)", u.services)
+        };
+        reconciler.allocator().usage().map(line).collect()
     }
 }
 
@@ -203,6 +244,8 @@ fn pool_option(pool: &mut Pool, option: &str) -> Option<()> {
         ("namespaces", names) => {
             pool.allocation.namespaces = names.split(',').map(str::to_owned).collect::<BTreeSet<_>>();
         }
+        ("namespace-expression", text) => pool.allocation.namespace_selectors.push(expression(text)?),
+        ("service-expression", text) => pool.allocation.service_selectors.push(expression(text)?),
         ("namespace-labels", pairs) => pool.allocation.namespace_selectors.push(selector(pairs)?),
         ("service-labels", pairs) => pool.allocation.service_selectors.push(selector(pairs)?),
         _ => return None,
@@ -218,6 +261,8 @@ fn service_option(view: &mut ServiceView, option: &str) -> Option<()> {
         ("ips", text) => annotate("metallb.io/loadBalancerIPs".into(), &text.replace('+', ", ")),
         ("old-ips", text) => annotate("metallb.universe.tf/loadBalancerIPs".into(), text),
         ("key", key) => annotate("metallb.io/allow-shared-ip".into(), key),
+        ("old-key", key) => annotate("metallb.universe.tf/allow-shared-ip".into(), key),
+        ("created", time) => view.created = time.parse().ok()?,
         ("ip", text) => view.load_balancer_ip = text.to_owned(),
         ("v6", "") => families(view, &[Family::V6]),
         ("v4v6", "") => families(view, &[Family::V4, Family::V6]),
@@ -230,7 +275,12 @@ fn service_option(view: &mut ServiceView, option: &str) -> Option<()> {
         ("ports", ports) => {
             let port = |text: &str| {
                 let (number, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
-                let protocol = if protocol == "UDP" { Protocol::Udp } else { Protocol::Tcp };
+                let protocol = match protocol {
+                    "TCP" => Protocol::Tcp,
+                    "UDP" => Protocol::Udp,
+                    "SCTP" => Protocol::Sctp,
+                    _ => return None,
+                };
                 Some(Port { protocol, number: number.parse().ok()? })
             };
             view.ports = ports.split(',').map(port).collect::<Option<_>>()?;
@@ -258,6 +308,59 @@ fn families(view: &mut ServiceView, families: &[Family]) {
 
 fn labels<'a>(pairs: impl Iterator<Item = &'a str>) -> Option<Labels> {
     pairs.map(|pair| pair.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()))).collect()
+}
+
+/// `key:Operator:value+value`.
+fn expression(text: &str) -> Option<Selector> {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+    let (key, rest) = text.split_once(':')?;
+    let (operator, values) = rest.split_once(':').unwrap_or((rest, ""));
+    let values: Vec<String> = values.split('+').filter(|v| !v.is_empty()).map(str::to_owned).collect();
+    let requirement = LabelSelectorRequirement {
+        key: key.to_owned(),
+        operator: operator.to_owned(),
+        values: (!values.is_empty()).then_some(values),
+    };
+    let selector = LabelSelector { match_labels: None, match_expressions: Some(vec![requirement]) };
+    Selector::compile(&selector).ok()
+}
+
+fn reservation(name: &str, ranges: &str, options: &[&str]) -> Option<Reservation> {
+    let range = |text: &str| {
+        let single = text.parse().ok().map(AddressRange::single);
+        single.or_else(|| text.parse().ok())
+    };
+    let mut reservation = Reservation {
+        source: ObjectRef { kind: "AddressReservation".into(), namespace: "test".into(), name: name.into() },
+        ranges: ranges.split(',').map(range).collect::<Option<_>>()?,
+        service: None,
+        reason: String::new(),
+    };
+    for option in options {
+        match option.split_once('=')? {
+            ("for", id) => {
+                let (namespace, name) = id.split_once('/')?;
+                reservation.service = Some(ServiceId::new(namespace, name));
+            }
+            ("reason", text) => reservation.reason = text.replace('_', " "),
+            _ => return None,
+        }
+    }
+    Some(reservation)
+}
+
+fn used_by(text: &str) -> Option<UsedBy> {
+    let (what, node) = text.split_once(':').unwrap_or((text, ""));
+    let node = node.to_owned();
+    Some(match what {
+        "node" => UsedBy::Node(node),
+        "pods" => UsedBy::Pods(node),
+        "cluster-ips" => UsedBy::ClusterIps,
+        "gateway" => UsedBy::Gateway(node),
+        "network" => UsedBy::NetworkAddress(node),
+        "broadcast" => UsedBy::BroadcastAddress(node),
+        _ => return None,
+    })
 }
 
 fn selector(pairs: &str) -> Option<Selector> {

@@ -14,6 +14,7 @@ use naive::{Holders, addresses, may_have, may_share, naive_pick};
 use patina_controller_core::allocator::{Allocator, Group, Sharing};
 use patina_controller_core::decide::{Decision, Policy};
 use patina_controller_core::reconcile::Reconciler;
+use patina_controller_core::surroundings::Surroundings;
 use patina_controller_core::view::{FamilyPolicy, Port, Protocol, ServiceId, ServiceView};
 use patina_crds::config::Config;
 use patina_crds::net::Family;
@@ -85,7 +86,7 @@ proptest! {
         let configs = configs();
         let mut config = &configs[0];
         let mut allocator = Allocator::default();
-        allocator.configure(config);
+        allocator.configure(config, &Surroundings::default());
         let mut model = Holders::new();
         for step in steps {
             match step {
@@ -127,7 +128,7 @@ proptest! {
                 }
                 Step::Configure { which } => {
                     config = &configs[usize::from(which) % configs.len()];
-                    allocator.configure(config);
+                    allocator.configure(config, &Surroundings::default());
                 }
             }
             check_usage(&allocator, config, &model)?;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// A set of positions, kept as maximal inclusive intervals. Each operation costs O(log n) in their number.
+/// A set of positions, kept as maximal inclusive intervals. Each operation costs O(log n) in their number, those on ranges
+/// also one step for each interval that they swallow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FreeLine {
     /// First position of an interval -> its last.
@@ -20,42 +21,63 @@ impl FreeLine {
         self.intervals.keys().next().copied()
     }
 
-    /// Removes a position; false when it was not free.
-    pub(super) fn take(&mut self, position: u128) -> bool {
-        let Some((&first, &last)) = self.intervals.range(..=position).next_back() else { return false };
-        if position > last {
-            return false;
+    /// The lowest free position that is not below `position`.
+    pub(super) fn first_from(&self, position: u128) -> Option<u128> {
+        let around = self.intervals.range(..=position).next_back();
+        if around.is_some_and(|(_, last)| position <= *last) {
+            return Some(position);
         }
-        if first == position {
-            self.intervals.remove(&first);
-        } else {
-            self.intervals.insert(first, position - 1);
-        }
-        if position < last {
-            self.intervals.insert(position + 1, last);
-        }
-        true
+        self.intervals.range(position..).next().map(|(first, _)| *first)
+    }
+
+    /// Removes a position.
+    pub(super) fn take(&mut self, position: u128) {
+        self.take_range(position, position);
     }
 
     /// Adds a position; nothing happens when it is free already.
     pub(super) fn put(&mut self, position: u128) {
-        let before = self.intervals.range(..=position).next_back().map(|(first, last)| (*first, *last));
-        if before.is_some_and(|(_, last)| position <= last) {
-            return;
-        }
-        let mut first = position;
-        let mut last = position;
-        if let Some((start, end)) = before
-            && end.checked_add(1) == Some(position)
+        self.put_range(position, position);
+    }
+
+    /// Removes all of `first..=last`.
+    pub(super) fn take_range(&mut self, first: u128, last: u128) {
+        if let Some((&start, &end)) = self.intervals.range(..first).next_back()
+            && end >= first
         {
-            first = start;
+            // `start` is below `first`, so `first` is above zero.
+            self.intervals.insert(start, first - 1);
+            if let Some(after) = last.checked_add(1)
+                && after <= end
+            {
+                self.intervals.insert(after, end);
+                return;
+            }
         }
-        if let Some(next) = position.checked_add(1)
-            && let Some(end) = self.intervals.remove(&next)
+        while let Some((&start, &end)) = self.intervals.range(first..=last).next() {
+            self.intervals.remove(&start);
+            if let Some(after) = last.checked_add(1)
+                && after <= end
+            {
+                self.intervals.insert(after, end);
+            }
+        }
+    }
+
+    /// Adds all of `first..=last`.
+    pub(super) fn put_range(&mut self, first: u128, last: u128) {
+        let (mut start, mut end) = (first, last);
+        if let Some((&before, &its_last)) = self.intervals.range(..=first).next_back()
+            && its_last.checked_add(1).is_none_or(|next| next >= first)
         {
-            last = end;
+            start = before;
+            end = end.max(its_last);
         }
-        self.intervals.insert(first, last);
+        while let Some((&next, &its_last)) = self.intervals.range(start..=end.saturating_add(1)).next() {
+            self.intervals.remove(&next);
+            end = end.max(its_last);
+        }
+        self.intervals.insert(start, end);
     }
 }
 
@@ -69,17 +91,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_set(operations in proptest::collection::vec((any::<bool>(), 0u128..40), 0..200)) {
-            let mut line = FreeLine::up_to(39);
-            let mut model: BTreeSet<u128> = (0..40).collect();
-            for (take, position) in operations {
+        fn behaves_like_a_set(operations in proptest::collection::vec((any::<bool>(), 0u128..40, 0u128..6), 0..200)) {
+            let mut line = FreeLine::up_to(45);
+            let mut model: BTreeSet<u128> = (0..=45).collect();
+            for (take, first, more) in operations {
+                let last = first + more;
                 if take {
-                    prop_assert_eq!(line.take(position), model.remove(&position));
+                    line.take_range(first, last);
+                    model.retain(|position| !(first..=last).contains(position));
                 } else {
-                    line.put(position);
-                    model.insert(position);
+                    line.put_range(first, last);
+                    model.extend(first..=last);
                 }
                 prop_assert_eq!(line.first(), model.first().copied());
+                for from in 0..50 {
+                    prop_assert_eq!(line.first_from(from), model.range(from..).next().copied());
+                }
                 let flat: Vec<u128> = line.intervals.iter().flat_map(|(a, b)| *a..=*b).collect();
                 prop_assert_eq!(flat, model.iter().copied().collect::<Vec<_>>());
                 // Maximal: no two intervals touch.
@@ -92,12 +119,18 @@ mod tests {
     #[test]
     fn the_ends_of_the_number_line_are_positions_like_any_other() {
         let mut line = FreeLine::up_to(u128::MAX);
-        assert!(line.take(u128::MAX));
-        assert!(!line.take(u128::MAX));
+        line.take(u128::MAX);
+        assert_eq!(line.first_from(u128::MAX), None);
         line.put(u128::MAX);
-        assert!(line.take(0));
+        assert_eq!(line.first_from(u128::MAX), Some(u128::MAX));
+        line.take(0);
         assert_eq!(line.first(), Some(1));
         line.put(0);
+        assert_eq!(line, FreeLine::up_to(u128::MAX));
+        line.take_range(0, u128::MAX);
+        assert_eq!(line.first(), None);
+        line.put_range(5, u128::MAX);
+        line.put_range(0, 4);
         assert_eq!(line, FreeLine::up_to(u128::MAX));
     }
 }

@@ -3,14 +3,20 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use patina_crds::config::Pool;
+use patina_crds::config::{Pool, ServiceAllocation};
 use patina_crds::net::{AddressRange, Family, from_number, to_number};
 
+use super::barred::Barred;
+use super::group::GroupIndex;
 use super::line::FreeLine;
-use super::sharing::{Group, GroupIndex, Holding, Sharing};
+use super::sharing::{Group, Holding, Sharing};
 use crate::view::Port;
 
 /// How full a pool is, per family, in addresses; saturating.
+///
+/// An address counts in the totals when anybody could get it, or somebody has it: one that `avoidBuggyIPs` leaves out, that
+/// the network uses itself or that a reservation keeps counts only while a Service has it. So total minus used is what is
+/// left for everybody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Usable IPv4 addresses.
@@ -32,14 +38,25 @@ pub(crate) fn is_buggy(ip: IpAddr) -> bool {
 
 #[derive(Clone, Debug)]
 pub(super) struct PoolSpace {
+    pub(super) name: String,
+    /// Whom it serves.
+    pub(super) allocation: ServiceAllocation,
+    pub(super) avoid_buggy: bool,
     v4: Segment,
     v6: Segment,
     pub(super) services: usize,
 }
 
 impl PoolSpace {
-    pub(super) fn new(pool: &Pool) -> Self {
-        Self { v4: Segment::new(pool, Family::V4), v6: Segment::new(pool, Family::V6), services: 0 }
+    pub(super) fn new(pool: &Pool, barred: &Barred) -> Self {
+        Self {
+            name: pool.name.clone(),
+            allocation: pool.allocation.clone(),
+            avoid_buggy: pool.avoid_buggy_ips,
+            v4: Segment::new(pool, Family::V4, barred),
+            v6: Segment::new(pool, Family::V6, barred),
+            services: 0,
+        }
     }
 
     pub(super) fn segment(&self, family: Family) -> &Segment {
@@ -77,76 +94,98 @@ pub(super) struct Segment {
     laid_out: Vec<(u128, AddressRange)>,
     /// Indices into `laid_out`, ascending by address.
     by_address: Vec<usize>,
+    /// Not those that are barred.
     free: FreeLine,
     groups: HashMap<Group, GroupIndex>,
-    /// Addresses that may be given, used or not; saturating.
-    pub(super) total: u128,
+    /// Addresses that are not left out by `avoid_buggy`; saturating.
+    pub(super) size: u128,
+    /// As [`Usage`] counts.
+    total: u128,
     used: u128,
 }
 
 impl Segment {
-    fn new(pool: &Pool, family: Family) -> Self {
+    fn new(pool: &Pool, family: Family, barred: &Barred) -> Self {
         let mut laid_out = Vec::new();
         let mut next = Some(0u128);
         let mut end = None;
-        let mut total = 0u128;
+        let (mut size, mut kept_back) = (0u128, 0u128);
+        let mut gaps = Vec::new();
         let avoid_buggy = pool.avoid_buggy_ips && family == Family::V4;
+        let count = |first: u128, last: u128| {
+            let buggy = if avoid_buggy { buggy_in(first, last) } else { 0 };
+            (last - first).saturating_add(1) - buggy
+        };
         for range in pool.ranges.iter().filter(|range| range.family() == family) {
             // Ranges are disjoint, so only one that fills the whole family can run out of positions.
             let Some(start) = next else { break };
             laid_out.push((start, *range));
-            let last = start.saturating_add(range.last_number() - range.first_number());
-            end = Some(last);
-            next = last.checked_add(1);
-            let buggy = if avoid_buggy { buggy_in(range) } else { 0 };
-            total = total.saturating_add(range.len() - buggy);
+            let (first, last) = (range.first_number(), range.last_number());
+            let position = |number: u128| start + (number - first);
+            end = Some(position(last));
+            next = position(last).checked_add(1);
+            size = size.saturating_add(count(first, last));
+            for (a, b, _) in barred.within(family, first, last) {
+                gaps.push((position(a), position(b)));
+                kept_back = kept_back.saturating_add(count(a, b));
+            }
         }
         let mut by_address: Vec<usize> = (0..laid_out.len()).collect();
         by_address.sort_by_key(|index| laid_out.get(*index).map(|(_, range)| range.first_number()));
-        Self {
-            family,
-            avoid_buggy,
-            laid_out,
-            by_address,
-            free: end.map_or_else(FreeLine::default, FreeLine::up_to),
-            groups: HashMap::new(),
-            total,
-            used: 0,
+        let mut free = end.map_or_else(FreeLine::default, FreeLine::up_to);
+        for (first, last) in gaps {
+            free.take_range(first, last);
         }
+        let total = size.saturating_sub(kept_back);
+        Self { family, avoid_buggy, laid_out, by_address, free, groups: HashMap::new(), size, total, used: 0 }
     }
 
-    /// The lowest address that is free, or where `sharing` fits in.
-    pub(super) fn pick(&mut self, sharing: &Sharing) -> Option<IpAddr> {
-        let free = self.first_free();
-        let shared = sharing
-            .group
-            .as_ref()
-            .and_then(|group| self.groups.get(group))
-            .and_then(|index| index.first_fit(&sharing.ports));
-        let position = match (free, shared) {
-            (Some(free), Some(shared)) => free.min(shared),
-            (free, shared) => free.or(shared)?,
+    /// How many anybody could still get.
+    pub(super) fn available(&self) -> u128 {
+        self.total.saturating_sub(self.used)
+    }
+
+    /// How many are neither used nor to be had.
+    pub(super) fn kept_back(&self) -> u128 {
+        self.size.saturating_sub(self.total)
+    }
+
+    /// The lowest address where `sharing` fits in beside its group, else the lowest free one, as long as `leave` are left.
+    pub(super) fn pick(&mut self, sharing: &Sharing, leave: u128) -> Option<IpAddr> {
+        let group = sharing.group.as_ref().and_then(|group| self.groups.get(group));
+        let position = match group.and_then(|index| index.first_fit(&sharing.ports)) {
+            Some(position) => position,
+            None if self.available() > leave => self.first_free()?,
+            None => return None,
         };
         self.address(position)
     }
 
-    /// An address got its first owner.
-    pub(super) fn take(&mut self, ip: IpAddr) {
+    /// An address got its first owner. `barred`: it is not one of those that everybody could get.
+    pub(super) fn take(&mut self, ip: IpAddr, barred: bool) {
         if let Some(position) = self.position(ip) {
-            self.free.take(position);
             self.used += 1;
+            if barred {
+                self.total = self.total.saturating_add(1);
+            } else {
+                self.free.take(position);
+            }
         }
     }
 
     /// An address lost its last owner.
-    pub(super) fn put(&mut self, ip: IpAddr) {
+    pub(super) fn put(&mut self, ip: IpAddr, barred: bool) {
         if let Some(position) = self.position(ip) {
-            self.free.put(position);
             self.used -= 1;
+            if barred {
+                self.total -= 1;
+            } else {
+                self.free.put(position);
+            }
         }
     }
 
-    /// The address belongs to a group, and these ports are used on it.
+    /// The address belongs to a group, and these ports are used on it. Not for barred addresses: nobody joins them unasked.
     pub(super) fn join(&mut self, ip: IpAddr, group: &Group, ports: &BTreeSet<Port>) {
         let Some(position) = self.position(ip) else { return };
         let index = self.groups.entry(group.clone()).or_default();
@@ -169,9 +208,9 @@ impl Segment {
     }
 
     /// Everything about an address at once; when the configuration changed.
-    pub(super) fn restore(&mut self, ip: IpAddr, holding: &Holding) {
-        self.take(ip);
-        if let Some(group) = &holding.group {
+    pub(super) fn restore(&mut self, ip: IpAddr, holding: &Holding, barred: bool) {
+        self.take(ip, barred);
+        if let Some(group) = holding.group.as_ref().filter(|_| !barred) {
             self.join(ip, group, &holding.ports.keys().copied().collect());
         }
     }
@@ -208,10 +247,10 @@ impl Segment {
     }
 }
 
-/// How many addresses of an IPv4 range end in .0 or .255.
-fn buggy_in(range: &AddressRange) -> u128 {
+/// How many IPv4 addresses of these numbers end in .0 or .255.
+fn buggy_in(first: u128, last: u128) -> u128 {
     let below = |n: u128| n.div_ceil(256) + n / 256; // in 0..n: multiples of 256, and those before one
-    below(range.last_number() + 1) - below(range.first_number())
+    below(last + 1) - below(first)
 }
 
 #[cfg(test)]
@@ -228,7 +267,8 @@ mod tests {
             ("10.0.0.0/8", 131_072),
             ("0.0.0.0/0", 1 << 25),
         ] {
-            assert_eq!(buggy_in(&text.parse().unwrap()), expected, "{text}");
+            let range: AddressRange = text.parse().unwrap();
+            assert_eq!(buggy_in(range.first_number(), range.last_number()), expected, "{text}");
         }
     }
 }

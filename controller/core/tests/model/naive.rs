@@ -37,7 +37,7 @@ pub(crate) fn may_have(holders: &Holders, id: &ServiceId, ip: IpAddr, sharing: &
         .all(|(_, (_, theirs))| may_share(sharing, theirs))
 }
 
-/// The linear scan that the allocator must agree with.
+/// The linear scan that the allocator must agree with: join the own group before taking what is free.
 pub(crate) fn naive_pick(
     holders: &Holders,
     pool: &Pool,
@@ -45,5 +45,9 @@ pub(crate) fn naive_pick(
     family: Family,
     sharing: &Sharing,
 ) -> Option<IpAddr> {
-    addresses(pool).find(|ip| Family::of(*ip) == family && may_have(holders, id, *ip, sharing))
+    let mut fitting =
+        addresses(pool).filter(|ip| Family::of(*ip) == family && may_have(holders, id, *ip, sharing));
+    let joins = |ip: &IpAddr| holders.iter().any(|(other, (ips, _))| other != id && ips.contains(ip));
+    let (joined, free): (Vec<IpAddr>, Vec<IpAddr>) = fitting.by_ref().partition(joins);
+    joined.first().or(free.first()).copied()
 }
