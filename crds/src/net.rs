@@ -208,9 +208,9 @@ impl FromStr for AddressRange {
         let text = text.trim();
         let unparsable = || RangeError::Unparsable(text.to_owned());
         if let Some((first, last)) = text.split_once('-') {
-            let first: IpAddr = first.trim().parse().map_err(|_| unparsable())?;
-            let last: IpAddr = last.trim().parse().map_err(|_| unparsable())?;
-            return Self::new(first, last);
+            let end = |text: &str| text.trim().parse::<IpAddr>().map_err(|_| unparsable());
+            // Go has one form for 192.0.2.1 and ::ffff:192.0.2.1.
+            return Self::new(end(first)?.to_canonical(), end(last)?.to_canonical());
         }
         let Some((address, prefix)) = text.split_once('/') else {
             return match text.parse::<IpAddr>() {
@@ -224,6 +224,10 @@ impl FromStr for AddressRange {
             return Err(bad_prefix());
         }
         let prefix: u8 = prefix.parse().map_err(|_| bad_prefix())?;
+        let (ip, prefix) = match prefix.checked_sub(96) {
+            Some(inner) if ip.to_canonical() != ip => (ip.to_canonical(), inner),
+            _ => (ip, prefix),
+        };
         let net = IpNetwork::new(ip, prefix).map_err(|_| bad_prefix())?;
         let (first, last) = match net {
             IpNetwork::V4(net) => (IpAddr::V4(net.network()), IpAddr::V4(net.broadcast())),
@@ -247,6 +251,13 @@ mod tests {
     fn cidr_host_bits_are_masked() {
         assert_eq!(range("192.0.2.77/24"), range("192.0.2.0-192.0.2.255"));
         assert_eq!(range("2001:db8::5/64").first(), "2001:db8::".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_clothes_is_ipv4() {
+        assert_eq!(range("::ffff:192.0.2.0/120"), range("192.0.2.0/24"));
+        assert_eq!(range("::ffff:192.0.2.5-192.0.2.9"), range("192.0.2.5-192.0.2.9"));
+        assert_eq!(range("::ffff:0:0/90").family(), Family::V6);
     }
 
     #[test]

@@ -1,17 +1,34 @@
 //! YAML written by people, read so that nothing of it is lost: the only module that knows serde_yaml.
 //!
 //! A [`Node`] keeps what Go's YAML decoder looks at and serde's data model drops: doubled keys, the text of a plain scalar
-//! (`0123`, `1e3`), and merge keys (`<<`). Anchors are expanded within serde_yaml's repetition limit.
+//! (`0123`, `1e3`), and merge keys (`<<`). What a stranger writes costs no more than [`Limits`] say, however its anchors
+//! repeat each other: bytes read, values and text made of them, over all documents of a text. serde_yaml itself allows 128
+//! levels of nesting.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-/// Larger input is refused before it is looked at. The API server stores no object above 1.5 MiB, and no ConfigMap above 1.
-pub const MAX_BYTES: usize = 1 << 20;
-/// Nodes after anchors are expanded; more is an attack, or at least not a configuration.
-pub const MAX_NODES: usize = 1 << 20;
+/// What a text may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Larger input is refused before it is looked at.
+    pub bytes: usize,
+    /// Values after anchors are expanded.
+    pub values: usize,
+    /// Bytes of text (keys and scalars) after anchors are expanded.
+    pub text: usize,
+}
+
+impl Limits {
+    /// What the API server would store at most, for texts that anybody may have written: no object above 1.5 MiB, and no
+    /// ConfigMap above 1. A megabyte of configuration has a hundred thousand values.
+    pub const OF_AN_OBJECT: Self = Self { bytes: 1 << 20, values: 1 << 18, text: 4 << 20 };
+    /// For files that a user names on a command line, such as all Services of a large cluster.
+    pub const OF_A_FILE: Self = Self { bytes: 1 << 28, values: 1 << 24, text: 1 << 30 };
+}
 
 /// A YAML value.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,31 +100,37 @@ pub fn entry_path(base: &str, key: &str) -> String {
 /// Why a text is not YAML that we read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum YamlError {
-    /// More than [`MAX_BYTES`].
-    #[error("{0} bytes are too many; allowed is {MAX_BYTES}")]
-    TooLarge(usize),
+    /// More bytes (first) than allowed (second).
+    #[error("{0} bytes are too many; allowed is {1}")]
+    TooLarge(usize, usize),
     /// Not YAML; the message has line and column.
     #[error("not valid YAML: {0}")]
     Syntax(String),
 }
 
+/// [`documents_within`] the limits of an object.
+#[must_use]
+pub fn documents(text: &str) -> Vec<Result<Node, YamlError>> {
+    documents_within(text, Limits::OF_AN_OBJECT)
+}
+
 /// The documents of a text. Each stands for itself, except that after a syntax error there is no next one: where it
 /// would begin is not known. An empty text has no document.
 #[must_use]
-pub fn documents(text: &str) -> Vec<Result<Node, YamlError>> {
-    if text.len() > MAX_BYTES {
-        return vec![Err(YamlError::TooLarge(text.len()))];
+pub fn documents_within(text: &str, limits: Limits) -> Vec<Result<Node, YamlError>> {
+    if text.len() > limits.bytes {
+        return vec![Err(YamlError::TooLarge(text.len(), limits.bytes))];
     }
     // Two passes over each document: the first finds the shape, the second takes the text of each scalar, which serde gives
     // only to those who ask for a string.
     let (shapes, texts) =
         (serde_yaml::Deserializer::from_str(text), serde_yaml::Deserializer::from_str(text));
+    let budget = Budget { limits, values: Cell::new(limits.values), text: Cell::new(limits.text) };
     let mut out = Vec::new();
     for (first, second) in shapes.zip(texts) {
-        let budget = Cell::new(MAX_NODES);
         let node = Shape(&budget)
             .deserialize(first)
-            .and_then(|shape| WithText(&shape).deserialize(second))
+            .and_then(|shape| WithText(&shape, &budget).deserialize(second))
             .map_err(|error| YamlError::Syntax(error.to_string()));
         // A stream without any document: serde_yaml's one error for it.
         if node == Err(YamlError::Syntax("EOF while parsing a value".to_owned())) {
@@ -122,26 +145,41 @@ pub fn documents(text: &str) -> Vec<Result<Node, YamlError>> {
     out
 }
 
-/// First pass: resolved scalars, no text yet.
-struct Shape<'a>(&'a Cell<usize>);
+/// What is left of the limits.
+struct Budget {
+    limits: Limits,
+    values: Cell<usize>,
+    text: Cell<usize>,
+}
 
-impl Shape<'_> {
-    fn spend<E: de::Error>(&self) -> Result<(), E> {
-        match self.0.get().checked_sub(1) {
-            Some(left) => {
-                self.0.set(left);
-                Ok(())
-            }
-            None => Err(E::custom(format!("more than {MAX_NODES} values after anchors are expanded"))),
-        }
+impl Budget {
+    fn value<E: de::Error>(&self) -> Result<(), E> {
+        let left = self.values.get().checked_sub(1);
+        let allowed = self.limits.values;
+        self.values.set(left.ok_or_else(|| {
+            E::custom(format!("too many values after anchors are expanded; allowed are {allowed}"))
+        })?);
+        Ok(())
+    }
+
+    fn text<E: de::Error>(&self, text: &str) -> Result<(), E> {
+        let left = self.text.get().checked_sub(text.len());
+        let allowed = self.limits.text;
+        self.text.set(left.ok_or_else(|| {
+            E::custom(format!("too much text after anchors are expanded; allowed are {allowed} bytes"))
+        })?);
+        Ok(())
     }
 }
+
+/// First pass: resolved scalars, no text yet.
+struct Shape<'a>(&'a Budget);
 
 impl<'de> DeserializeSeed<'de> for Shape<'_> {
     type Value = Node;
 
     fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        self.spend()?;
+        self.0.value()?;
         deserializer.deserialize_any(self)
     }
 }
@@ -214,7 +252,7 @@ impl<'de> Visitor<'de> for Shape<'_> {
 }
 
 /// Second pass: the same shape, with the text of every scalar.
-struct WithText<'a>(&'a Node);
+struct WithText<'a>(&'a Node, &'a Budget);
 
 impl<'de> DeserializeSeed<'de> for WithText<'_> {
     type Value = Node;
@@ -228,6 +266,7 @@ impl<'de> DeserializeSeed<'de> for WithText<'_> {
             }
             Node::Scalar(scalar) => {
                 let text = String::deserialize(deserializer)?;
+                self.1.text(&text)?;
                 Ok(Node::Scalar(Scalar { value: scalar.value, text }))
             }
             Node::List(_) => deserializer.deserialize_seq(self),
@@ -247,7 +286,7 @@ impl<'de> Visitor<'de> for WithText<'_> {
         let Node::List(shapes) = self.0 else { return Err(de::Error::custom("no list in the first pass")) };
         let mut out = Vec::with_capacity(shapes.len());
         for shape in shapes {
-            out.extend(seq.next_element_seed(WithText(shape))?);
+            out.extend(seq.next_element_seed(WithText(shape, self.1))?);
         }
         Ok(Node::List(out))
     }
@@ -257,7 +296,8 @@ impl<'de> Visitor<'de> for WithText<'_> {
         let mut out = Vec::with_capacity(shapes.len());
         for (_, shape) in shapes {
             let Some(key) = map.next_key::<String>()? else { break };
-            out.push((key, map.next_value_seed(WithText(shape))?));
+            self.1.text(&key)?;
+            out.push((key, map.next_value_seed(WithText(shape, self.1))?));
         }
         Ok(Node::Map(out))
     }
@@ -273,28 +313,29 @@ fn merged(node: Node) -> Node {
                 .into_iter()
                 .map(|(key, value)| (key, merged(value)))
                 .partition(|(key, _)| key == "<<");
+            if merges.is_empty() {
+                return Node::Map(own);
+            }
+            let mut known: HashSet<String> = own.iter().map(|(key, _)| key.clone()).collect();
+            let mut add_missing = |entries: Vec<(String, Node)>| {
+                own.extend(entries.into_iter().filter(|(key, _)| known.insert(key.clone())));
+            };
+            let mut misused = Vec::new();
             for (key, value) in merges {
                 match value {
-                    Node::Map(entries) => add_missing(&mut own, entries),
+                    Node::Map(entries) => add_missing(entries),
                     Node::List(maps) if maps.iter().all(|map| matches!(map, Node::Map(_))) => {
                         for map in maps {
                             if let Node::Map(entries) = map {
-                                add_missing(&mut own, entries);
+                                add_missing(entries);
                             }
                         }
                     }
-                    other => own.push((key, other)),
+                    other => misused.push((key, other)),
                 }
             }
+            own.extend(misused);
             Node::Map(own)
-        }
-    }
-}
-
-fn add_missing(own: &mut Vec<(String, Node)>, entries: Vec<(String, Node)>) {
-    for (key, value) in entries {
-        if !own.iter().any(|(existing, _)| *existing == key) {
-            own.push((key, value));
         }
     }
 }
@@ -350,6 +391,14 @@ mod tests {
         assert!(documents("# only a comment\n").iter().all(|d| d.as_ref().is_ok_and(Node::is_null)));
     }
 
+    /// The one error of a text.
+    fn refused(text: &str) -> String {
+        let errors: Vec<String> =
+            documents(text).into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors.into_iter().next().unwrap()
+    }
+
     #[test]
     fn bombs_are_refused() {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
@@ -357,9 +406,39 @@ mod tests {
             let before = format!("*a{}", level - 1);
             bomb += &format!("a{level}: &a{level} [{}]\n", [before.as_str(); 10].join(", "));
         }
-        assert!(documents(&bomb).iter().any(Result::is_err));
-        assert!(documents(&"[".repeat(100_000)).iter().any(Result::is_err));
-        assert!(matches!(documents(&"x".repeat(MAX_BYTES + 1))[..], [Err(YamlError::TooLarge(_))]));
+        let said = refused(&bomb);
+        assert!(said.contains("repetition limit") || said.contains("too many values"), "{said}");
+        let said = refused(&"[".repeat(100_000));
+        assert!(said.contains("recursion limit"), "{said}");
+        assert!(refused(&"a: ".repeat(100_000)).starts_with("not valid YAML"));
+        let long = "x".repeat(Limits::OF_AN_OBJECT.bytes + 1);
+        assert!(matches!(documents(&long)[..], [Err(YamlError::TooLarge(_, _))]));
+    }
+
+    /// Few values, each of them long: an anchor that repeats a text.
+    #[test]
+    fn a_long_text_is_not_repeated_without_end() {
+        let said = refused(&format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), "*a,".repeat(100_000)));
+        assert!(said.contains("too much text"), "{said}");
+        let keys = format!("? &a {}\n: 1\n? *a\n: 2\n", "x".repeat(1000));
+        assert_eq!(documents(&keys).len(), 1, "a key may be an alias");
+    }
+
+    /// Each document small enough, all of them not.
+    #[test]
+    fn the_limits_are_those_of_the_whole_text() {
+        let document = format!("---\na: &a [{}]\nb: [{}]\n", "1,".repeat(900), "*a,".repeat(90));
+        let said = refused(&document.repeat(10));
+        assert!(said.contains("too many values"), "{said}");
+        assert!(documents(&document).iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn merging_large_maps_takes_no_square_of_time() {
+        let entries: String = (0..30_000).map(|n| format!("  k{n}: 1\n")).collect();
+        let node = one(&format!("base: &b\n{entries}use:\n  <<: *b\n  own: 2\n"));
+        let Node::Map(merged) = entry(&node, "use") else { panic!("no map") };
+        assert_eq!(merged.len(), 30_001);
     }
 
     proptest! {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::{Draft, Place, Problems, distinct, selectors};
+use super::nodes::apart;
 use super::{BgpAdvertisement, Community, Pool, pools};
-use crate::net::Family;
-use crate::selector::{Selector, disjoint};
+use crate::net::{AddressRange, Family};
+use crate::selector::Labels;
 use crate::types;
 
 /// Checks every advertisement against the pools and against each other.
@@ -13,10 +14,11 @@ pub(super) fn build(
     drafts: &[Draft<types::BGPAdvertisementSpec>],
     pools: &BTreeMap<String, Pool>,
     aliases: &BTreeMap<String, Option<Community>>,
+    nodes: Option<&BTreeMap<String, Labels>>,
     problems: &mut Problems,
 ) -> Vec<BgpAdvertisement> {
     let out: Vec<_> = drafts.iter().map(|draft| one(draft, pools, aliases, problems)).collect();
-    check_local_pref(drafts, &out, pools, problems);
+    check_local_pref(drafts, &out, pools, nodes, problems);
     out
 }
 
@@ -88,6 +90,10 @@ fn check_against_pools(
     pools: &BTreeMap<String, Pool>,
     problems: &mut Problems,
 ) {
+    // A route to one address is never too much; most advertisements are of that kind.
+    if length == family.bits() {
+        return;
+    }
     for pool in chosen.iter().filter_map(|name| pools.get(name)) {
         for range in pool.ranges.iter().filter(|range| range.family() == family) {
             let shortest = range.cidrs().iter().map(|(_, prefix)| *prefix).min().unwrap_or(family.bits());
@@ -120,7 +126,7 @@ fn communities(
     aliases: &BTreeMap<String, Option<Community>>,
     problems: &mut Problems,
 ) -> BTreeSet<Community> {
-    let mut out = BTreeSet::new();
+    let (mut out, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for (i, text) in list.iter().enumerate() {
         let field = || place.entry("communities", i);
         let community = match (aliases.get(text).copied(), text.parse::<Community>()) {
@@ -138,12 +144,13 @@ fn communities(
                 let message = format!(
                     "{text:?} is neither a community (64500:100, large:64500:1:2) nor an alias; aliases defined: {known}"
                 );
-                problems.transient(&place.object, field(), message);
+                problems.transient(&place.object, field(), ("Community", ""), message);
                 continue;
             }
         };
-        // The ConfigMap always took a community twice for once.
-        if !out.insert(community) && !place.legacy {
+        out.insert(community);
+        // The ConfigMap always took a community twice for once. An alias beside its value is no mistake.
+        if !seen.insert(text) && !place.legacy {
             problems.error(
                 &place.object,
                 field(),
@@ -159,48 +166,69 @@ fn check_local_pref(
     drafts: &[Draft<types::BGPAdvertisementSpec>],
     ads: &[BgpAdvertisement],
     pools: &BTreeMap<String, Pool>,
+    nodes: Option<&BTreeMap<String, Labels>>,
     problems: &mut Problems,
 ) {
+    // Only advertisements of one pool with different preferences meet, and one contradiction is enough for each of them.
+    let mut of_pool: BTreeMap<&str, BTreeMap<Option<u32>, Vec<usize>>> = BTreeMap::new();
     for (i, (draft, ad)) in drafts.iter().zip(ads).enumerate() {
-        for (earlier_draft, earlier) in drafts.iter().zip(ads).take(i) {
-            let Some(pool) = conflict(earlier, ad, pools) else { continue };
-            let preference = |ad: &BgpAdvertisement| ad.local_pref.unwrap_or(0);
+        let met = || {
+            ad.pools.iter().filter_map(|name| pools.get(name)).flat_map(|pool| {
+                let others = of_pool.get(pool.name.as_str()).into_iter().flatten();
+                let others =
+                    others.filter(|(preference, _)| **preference != ad.local_pref).flat_map(|(_, ads)| ads);
+                others.filter_map(move |i| Some((pool, drafts.get(*i)?, ads.get(*i)?)))
+            })
+        };
+        let preference = |ad: &BgpAdvertisement| ad.local_pref.unwrap_or(0);
+        let said = |pool: &Pool, other: &Draft<types::BGPAdvertisementSpec>, earlier: &BgpAdvertisement| {
+            let (ours, object, path) = (preference(ad), &other.place.object, other.place.path());
+            format!("{ours} for pool {:?}, but {object} ({path}) says {}", pool.name, preference(earlier))
+        };
+        let same_lengths = |other: &BgpAdvertisement| {
+            (ad.aggregation_length, ad.aggregation_length_v6)
+                == (other.aggregation_length, other.aggregation_length_v6)
+        };
+        let field = draft.place.field("localPref");
+        if let Some((pool, other, earlier)) =
+            met().find(|(_, _, earlier)| same_lengths(earlier) && may_meet(earlier, ad, nodes))
+        {
             let message = format!(
-                "{} for pool {pool:?}, but {} ({}) says {} for the same routes; give both the same value, or different \
-                 aggregation lengths, peers or nodes",
-                preference(ad),
-                earlier_draft.place.object,
-                earlier_draft.place.path(),
-                preference(earlier)
+                "{} for the same routes; give both the same value, or different aggregation lengths, peers or nodes",
+                said(pool, other, earlier)
             );
-            problems.error(&draft.place.object, draft.place.field("localPref"), message);
+            problems.error(&draft.place.object, field, message);
+        } else if let Some((pool, other, earlier)) = met().find(|(pool, _, earlier)| {
+            common_family(earlier, ad, pool).is_some() && may_meet(earlier, ad, nodes)
+        }) {
+            // MetalLB takes two advertisements for different routes as soon as one of their lengths differs.
+            let family =
+                common_family(earlier, ad, pool).map(|family| family.to_string()).unwrap_or_default();
+            let said = said(pool, other, earlier);
+            let message = format!(
+                "{field}: {said} for the same {family} routes; a Service that both cover is not announced"
+            );
+            problems.notice(&draft.place.object, message);
+        }
+        for pool in &ad.pools {
+            of_pool.entry(pool).or_default().entry(ad.local_pref).or_default().push(i);
         }
     }
 }
 
-/// The pool for which two advertisements want different LOCAL_PREFs. With service selectors it depends on the Service and
-/// is decided when it is announced.
-fn conflict<'a>(
-    a: &BgpAdvertisement,
-    b: &BgpAdvertisement,
-    pools: &'a BTreeMap<String, Pool>,
-) -> Option<&'a str> {
-    let by_service = !a.service_selectors.is_empty() || !b.service_selectors.is_empty();
-    let other_peers = !a.peers.is_empty() && !b.peers.is_empty() && a.peers.is_disjoint(&b.peers);
-    if by_service || a.local_pref == b.local_pref || other_peers || nodes_apart(a, b) {
-        return None;
-    }
-    let same_routes = |pool: &Pool| {
-        pool.ranges.iter().any(|range| match range.family() {
-            Family::V4 => a.aggregation_length == b.aggregation_length,
-            Family::V6 => a.aggregation_length_v6 == b.aggregation_length_v6,
-        })
-    };
-    let shared = a.pools.intersection(&b.pools).filter_map(|name| pools.get(name));
-    shared.filter(|pool| same_routes(pool)).map(|pool| pool.name.as_str()).next()
+/// The family of the pool for which both announce routes of one length.
+fn common_family(a: &BgpAdvertisement, b: &BgpAdvertisement, pool: &Pool) -> Option<Family> {
+    let mut families = pool.ranges.iter().map(AddressRange::family);
+    families.find(|family| match family {
+        Family::V4 => a.aggregation_length == b.aggregation_length,
+        Family::V6 => a.aggregation_length_v6 == b.aggregation_length_v6,
+    })
 }
 
-fn nodes_apart(a: &BgpAdvertisement, b: &BgpAdvertisement) -> bool {
-    let lists: [&[Selector]; 2] = [&a.node_selectors, &b.node_selectors];
-    disjoint(lists[0], lists[1])
+/// Whether some peer could hear both from one node. With service selectors it depends on the Service and is decided when it
+/// is announced.
+fn may_meet(a: &BgpAdvertisement, b: &BgpAdvertisement, nodes: Option<&BTreeMap<String, Labels>>) -> bool {
+    let by_service = !a.service_selectors.is_empty() || !b.service_selectors.is_empty();
+    let other_peers = !a.peers.is_empty() && !b.peers.is_empty() && a.peers.is_disjoint(&b.peers);
+    !by_service && !other_peers && !apart(&a.node_selectors, &b.node_selectors, nodes)
 }

@@ -30,7 +30,12 @@ pub(crate) struct Problems {
     notices: Vec<Notice>,
     /// Fields that could not even be read; what follows from that is not said.
     unreadable: BTreeSet<(ObjectRef, String)>,
+    /// Errors beyond [`MAX_ERRORS`].
+    more: usize,
 }
+
+/// Nobody reads more, and a text of a megabyte can have a hundred thousand.
+const MAX_ERRORS: usize = 1000;
 
 impl Problems {
     /// A field whose value is of the wrong kind. No further error about it is taken.
@@ -41,23 +46,31 @@ impl Problems {
         message: impl Into<String>,
     ) {
         let field = field.into();
-        self.push(object, field.clone(), message.into(), false);
-        self.unreadable.insert((object.clone(), field));
+        self.push(object, field.clone(), message.into(), None);
+        self.silence(object, field);
+    }
+
+    /// A field about which enough has been said: no further error about it is taken.
+    pub(crate) fn silence(&mut self, object: &ObjectRef, field: impl Into<String>) {
+        self.unreadable.insert((object.clone(), field.into()));
     }
 
     /// An error that its author can mend.
     pub(crate) fn error(&mut self, object: &ObjectRef, field: impl Into<String>, message: impl Into<String>) {
-        self.push(object, field.into(), message.into(), false);
+        self.push(object, field.into(), message.into(), None);
     }
 
-    /// An error that may go away by itself: something is not there yet.
+    /// An error that may go away by itself: an object (any of its kind, if the name is empty) is not there yet.
     pub(crate) fn transient(
         &mut self,
         object: &ObjectRef,
         field: impl Into<String>,
+        missing: (&str, &str),
         message: impl Into<String>,
     ) {
-        self.push(object, field.into(), message.into(), true);
+        let (kind, name) = (missing.0.to_owned(), missing.1.to_owned());
+        let missing = ObjectRef { kind, namespace: object.namespace.clone(), name };
+        self.push(object, field.into(), message.into(), Some(missing));
     }
 
     /// Something to know.
@@ -66,7 +79,10 @@ impl Problems {
     }
 
     /// The configuration with the notices, or all errors.
-    pub(crate) fn finish(self, config: Config) -> Result<Loaded, ConfigErrors> {
+    pub(crate) fn finish(mut self, config: Config) -> Result<Loaded, ConfigErrors> {
+        if let (Some(last), more @ 1..) = (self.errors.last_mut(), self.more) {
+            last.message.push_str(&format!(" (and {more} more errors)"));
+        }
         if self.errors.is_empty() {
             Ok(Loaded { config, notices: self.notices })
         } else {
@@ -74,11 +90,16 @@ impl Problems {
         }
     }
 
-    fn push(&mut self, object: &ObjectRef, field: String, message: String, transient: bool) {
+    fn push(&mut self, object: &ObjectRef, field: String, message: String, missing: Option<ObjectRef>) {
         if self.unreadable.contains(&(object.clone(), field.clone())) {
             return;
         }
-        self.errors.push(ConfigError { object: object.clone(), field, message, transient });
+        if self.errors.len() >= MAX_ERRORS {
+            self.more += 1;
+            return;
+        }
+        let (object, transient) = (object.clone(), missing.is_some());
+        self.errors.push(ConfigError { object, field, message, transient, missing });
     }
 }
 
@@ -284,14 +305,7 @@ pub(crate) fn selectors(
     list: &[LabelSelector],
     problems: &mut Problems,
 ) -> Vec<Selector> {
-    let mut out = Vec::new();
-    for (i, selector) in list.iter().enumerate() {
-        match Selector::compile(selector) {
-            Ok(selector) => out.push(selector),
-            Err(error) => problems.error(&place.object, place.entry(field, i), error.to_string()),
-        }
-    }
-    out
+    compiled(place, field, list, problems).into_iter().map(|(_, selector)| selector).collect()
 }
 
 /// [`selectors`], and refuses a selector that is there twice.
@@ -301,12 +315,29 @@ pub(crate) fn distinct_selectors(
     list: &[LabelSelector],
     problems: &mut Problems,
 ) -> Vec<Selector> {
-    let out = selectors(place, field, list, problems);
+    let compiled = compiled(place, field, list, problems);
     let mut seen = BTreeSet::new();
-    for (i, selector) in out.iter().enumerate() {
+    for (i, selector) in &compiled {
         if !seen.insert(selector) {
             let message = format!("the selector {selector} stands twice in the list; name it once");
-            problems.error(&place.object, place.entry(field, i), message);
+            problems.error(&place.object, place.entry(field, *i), message);
+        }
+    }
+    compiled.into_iter().map(|(_, selector)| selector).collect()
+}
+
+/// The valid ones, each with its place in the list.
+fn compiled(
+    place: &Place,
+    field: &str,
+    list: &[LabelSelector],
+    problems: &mut Problems,
+) -> Vec<(usize, Selector)> {
+    let mut out = Vec::new();
+    for (i, selector) in list.iter().enumerate() {
+        match Selector::compile(selector) {
+            Ok(selector) => out.push((i, selector)),
+            Err(error) => problems.error(&place.object, place.entry(field, i), error.to_string()),
         }
     }
     out

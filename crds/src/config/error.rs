@@ -34,6 +34,8 @@ pub struct ConfigError {
     pub message: String,
     /// True when the remedy is to wait (a Secret or another object not there yet), not to edit.
     pub transient: bool,
+    /// The object that is not there, when that is what is wrong; its name is empty when it may be any of its kind.
+    pub missing: Option<ObjectRef>,
 }
 
 impl fmt::Display for ConfigError {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::ObjectRef;
+use super::{ObjectRef, Pools};
 use crate::net::AddressRange;
 use crate::selector::{Labels, Selector};
 use crate::service::ServiceId;
@@ -16,7 +16,7 @@ use crate::service::ServiceId;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// By name.
-    pub pools: BTreeMap<String, Pool>,
+    pub pools: Pools,
     /// In the order of their names.
     pub l2_advertisements: Vec<L2Advertisement>,
     /// In the order of their names.
@@ -33,7 +33,7 @@ impl Config {
     /// The pool that contains `ip`. Pools never overlap, so there is at most one.
     #[must_use]
     pub fn pool_of(&self, ip: IpAddr) -> Option<&Pool> {
-        self.pools.values().find(|pool| pool.contains(ip))
+        self.pools.of_address(ip)
     }
 }
 

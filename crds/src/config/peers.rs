@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::draft::{Draft, Place, Problems, present, selectors};
+use super::nodes::apart;
+use super::pools::is_legacy;
 use super::{Peer, PeerAddress, PeerAsn, Resources, duration};
 use crate::config::duration::show;
-use crate::selector::disjoint;
 use crate::types::{self, BGPPeerSpec};
 
 /// The only kind of Secret that holds a session password.
@@ -14,6 +15,8 @@ const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
 /// RFC 4271 4.2: "The Hold Time MUST be either zero or at least three seconds", in 16 bits of seconds.
 const SHORTEST_HOLD: Duration = Duration::from_secs(3);
 const LONGEST_HOLD: Duration = Duration::from_secs(65_535);
+/// What the ConfigMap meant by none; the resources leave it to us.
+pub(super) const LEGACY_HOLD: Duration = Duration::from_secs(90);
 
 /// Checks every peer, and that no two of them are one session.
 pub(super) fn build(
@@ -29,9 +32,13 @@ pub(super) fn build(
             peers.push((i, peer));
         }
     }
+    let nodes = resources.nodes.as_ref();
     for (n, (i, peer)) in peers.iter().enumerate() {
-        let twin = peers.iter().take(n).find(|(_, earlier)| same_session(earlier, peer));
-        if let (Some((_, earlier)), Some(draft)) = (twin, drafts.get(*i)) {
+        let Some(draft) = drafts.get(*i) else { continue };
+        let earlier = || peers.iter().take(n).map(|(_, earlier)| earlier);
+        let shares_a_node = |earlier: &Peer| !apart(&earlier.node_selectors, &peer.node_selectors, nodes);
+        if let Some(earlier) = earlier().find(|earlier| same_session(earlier, peer) && shares_a_node(earlier))
+        {
             let field = if matches!(peer.address, PeerAddress::Ip(_)) { "peerAddress" } else { "interface" };
             let message = format!(
                 "{} port {} is the peer of {} ({:?}) already, on nodes that both may choose; peers need different \
@@ -40,16 +47,41 @@ pub(super) fn build(
             );
             problems.error(&draft.place.object, draft.place.field(field), message);
         }
+        // One speaker is one router. The ConfigMap comes from a time when it was one for each peer.
+        if draft.place.legacy {
+            continue;
+        }
+        let earlier = || earlier().filter(|earlier| !is_legacy(&earlier.source));
+        let other_router = |earlier: &Peer| {
+            matches!((earlier.router_id, peer.router_id), (Some(a), Some(b)) if a != b)
+                && shares_a_node(earlier)
+        };
+        if let Some((other, theirs, ours)) =
+            earlier().find(|other| other_router(other)).and_then(|p| Some((p, p.router_id?, peer.router_id?)))
+        {
+            let message = format!(
+                "{ours}, but {} says {theirs}, on nodes that both may choose; a node has one router ID",
+                other.source
+            );
+            problems.error(&draft.place.object, draft.place.field("routerID"), message);
+        }
+        let other_as = |earlier: &Peer| {
+            earlier.vrf == peer.vrf && earlier.my_asn != peer.my_asn && shares_a_node(earlier)
+        };
+        if let Some(other) = earlier().find(|earlier| other_as(earlier)) {
+            let message = format!(
+                "{}, but {} says {} in the same VRF, on nodes that both may choose; a node has one AS number for each VRF \
+                 (to show another one to this peer, set localASN)",
+                peer.my_asn, other.source, other.my_asn
+            );
+            problems.error(&draft.place.object, draft.place.field("myASN"), message);
+        }
     }
     peers.into_iter().map(|(_, peer)| peer).collect()
 }
 
 fn same_session(a: &Peer, b: &Peer) -> bool {
-    a.address == b.address
-        && a.port == b.port
-        && a.vrf == b.vrf
-        && a.source_address == b.source_address
-        && !disjoint(&a.node_selectors, &b.node_selectors)
+    a.address == b.address && a.port == b.port && a.vrf == b.vrf && a.source_address == b.source_address
 }
 
 struct Check<'a> {
@@ -86,7 +118,8 @@ impl Check<'_> {
         if let Some(profile) = bfd_profile.as_ref().filter(|name| !profiles.iter().any(|p| p.name == **name))
         {
             let message = format!("there is no BFD profile {profile:?}; create it, or remove the field");
-            problems.transient(&self.place.object, self.place.field("bfdProfile"), message);
+            let (field, missing) = (self.place.field("bfdProfile"), ("BFDProfile", profile.as_str()));
+            problems.transient(&self.place.object, field, missing, message);
         }
         if spec.disable_mp {
             let field = self.place.field("disableMP");
@@ -224,7 +257,10 @@ impl Check<'_> {
 
     fn router_id(&self, problems: &mut Problems) -> Option<Ipv4Addr> {
         let text = present(&self.spec.router_id)?;
-        let id = text.parse::<Ipv4Addr>().ok();
+        let id = match text.parse::<IpAddr>().map(|id| id.to_canonical()) {
+            Ok(IpAddr::V4(id)) => Some(id),
+            _ => None,
+        };
         if id.is_none() {
             let message =
                 format!("{text:?} is not an IPv4 address; a router ID is written as one (192.0.2.1)");
@@ -246,7 +282,10 @@ impl Check<'_> {
 
     /// Each timer follows from the other when only one is given; with neither, both are ours to choose.
     fn timers(&self, problems: &mut Problems) -> (Option<Duration>, Option<Duration>) {
-        let hold = self.duration("holdTime", &self.spec.hold_time, problems);
+        let hold = match &self.spec.hold_time {
+            None if self.place.legacy => Some(LEGACY_HOLD),
+            written => self.duration("holdTime", written, problems),
+        };
         let keepalive = self.duration("keepaliveTime", &self.spec.keepalive_time, problems);
         let legal = |hold: Duration| hold.is_zero() || (SHORTEST_HOLD..=LONGEST_HOLD).contains(&hold);
         match (hold, keepalive) {
@@ -313,7 +352,8 @@ impl Check<'_> {
             let message = format!(
                 "there is no Secret {name:?} in {namespace:?}; create one of type {BASIC_AUTH} with a key password"
             );
-            problems.transient(&self.place.object, self.place.field("passwordSecret"), message);
+            let (field, missing) = (self.place.field("passwordSecret"), ("Secret", name));
+            problems.transient(&self.place.object, field, missing, message);
             return None;
         };
         if secret.type_ != BASIC_AUTH {

@@ -32,7 +32,7 @@ pub(super) fn build(
         };
         pools.insert(draft.name.clone(), pool);
     }
-    check_overlaps(&mut declared, problems);
+    check_overlaps(&declared, problems);
     pools
 }
 
@@ -106,27 +106,27 @@ fn ranges(
     out
 }
 
-/// Sorted by first address, an entry overlaps an earlier one exactly when it starts before the furthest end so far.
-fn check_overlaps(declared: &mut [Declared], problems: &mut Problems) {
-    let mut order: Vec<usize> = (0..declared.len()).collect();
-    let declared: &[Declared] = declared;
-    let range = |i: usize| declared.get(i).map(|entry| entry.range);
-    order.sort_by_key(|i| range(*i));
-    let mut furthest: Option<&Declared> = None;
+/// Sorted by first address, an entry overlaps an earlier one exactly when it starts before the furthest end so far. Of the two
+/// the one that was declared later is to blame.
+fn check_overlaps(declared: &[Declared], problems: &mut Problems) {
+    let mut order: Vec<(usize, &Declared)> = declared.iter().enumerate().collect();
+    order.sort_by_key(|(i, entry)| (entry.range, *i));
+    let mut furthest: Option<(usize, &Declared)> = None;
     let mut found = Vec::new();
-    for (i, entry) in order.iter().filter_map(|i| declared.get(*i).map(|entry| (*i, entry))) {
+    for (i, entry) in order {
         match furthest {
-            Some(earlier) if earlier.range.overlaps(&entry.range) => {
-                found.push((i, earlier, entry));
+            Some((other, earlier)) if earlier.range.overlaps(&entry.range) => {
+                let pair = [(other, earlier), (i, entry)];
+                found.push(if other < i { pair } else { [pair[1], pair[0]] });
                 if entry.range.last_number() > earlier.range.last_number() {
-                    furthest = Some(entry);
+                    furthest = Some((i, entry));
                 }
             }
-            _ => furthest = Some(entry),
+            _ => furthest = Some((i, entry)),
         }
     }
-    found.sort_by_key(|(i, ..)| *i);
-    for (_, earlier, entry) in found {
+    found.sort_by_key(|[(earlier, _), (later, _)]| (*later, *earlier));
+    for [(_, earlier), (_, entry)] in found {
         let message = if earlier.pool == entry.pool && earlier.object == entry.object {
             format!("{:?} overlaps with {:?} ({}) of the same pool", entry.text, earlier.text, earlier.field)
         } else {
@@ -147,14 +147,20 @@ fn service_allocation(
     let nested = place.nested("serviceAllocation");
     let priority = match allocation.priority {
         None | Some(0) => None,
-        Some(n) => match u32::try_from(n) {
-            Ok(n) => Some(n),
-            Err(_) => {
-                let message = format!("{n} is not a priority; allowed is 0 (last) to {}", u32::MAX);
-                problems.error(&place.object, nested.field("priority"), message);
-                None
+        Some(n) => {
+            // MetalLB takes any number, and only positive ones rank.
+            let priority = u32::try_from(n).ok().or((n > 0).then_some(u32::MAX));
+            if priority.is_none_or(|priority| i64::from(priority) != n) {
+                let (field, rank) =
+                    (nested.field("priority"), priority.map_or("0 (last)".to_owned(), |n| n.to_string()));
+                let message = format!(
+                    "{field}: {n} ranks as {rank}; meant to be used are 0 (last) and 1 to {}",
+                    u32::MAX
+                );
+                problems.notice(&place.object, message);
             }
-        },
+            priority
+        }
     };
     ServiceAllocation {
         priority,

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::{BfdProfile, BgpAdvertisement, Config, L2Advertisement, Peer, PeerAsn, Pool, ServiceAllocation};
+use super::{
+    BfdProfile, BgpAdvertisement, Config, L2Advertisement, Peer, PeerAsn, Pool, Reservation,
+    ServiceAllocation,
+};
 use crate::config::duration::show;
 use crate::selector::Selector;
 
@@ -16,7 +19,8 @@ impl fmt::Display for Config {
         self.l2_advertisements.iter().try_for_each(|ad| render_l2(ad, f))?;
         self.bgp_advertisements.iter().try_for_each(|ad| render_bgp(ad, f))?;
         self.peers.iter().try_for_each(|peer| render_peer(peer, f))?;
-        self.bfd_profiles.iter().try_for_each(|(name, profile)| render_bfd(name, profile, f))
+        self.bfd_profiles.iter().try_for_each(|(name, profile)| render_bfd(name, profile, f))?;
+        self.reservations.iter().try_for_each(|reservation| render_reservation(reservation, f))
     }
 }
 
@@ -107,6 +111,17 @@ fn render_bfd(name: &str, profile: &BfdProfile, f: &mut fmt::Formatter<'_>) -> f
     line(f, "minimum TTL", &profile.minimum_ttl.map(|n| n.to_string()).unwrap_or_default())?;
     let flags = [(profile.echo_mode, "echo"), (profile.passive_mode, "passive")];
     line(f, "modes", &join(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned())))
+}
+
+fn render_reservation(reservation: &Reservation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "kept back ({})", reservation.source)?;
+    line(f, "addresses", &join(reservation.ranges.iter().map(ToString::to_string)))?;
+    line(
+        f,
+        "for",
+        &reservation.service.as_ref().map_or("nobody".to_owned(), |service| format!("Service {service}")),
+    )?;
+    line(f, "because", &reservation.reason)
 }
 
 fn join(parts: impl Iterator<Item = String>) -> String {

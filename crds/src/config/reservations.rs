@@ -31,10 +31,24 @@ pub(super) fn build(
             let message = "no addresses; at least one address, CIDR or range is needed";
             problems.error(&place.object, place.field("addresses"), message);
         }
-        let mut ranges = Vec::new();
+        let mut ranges: Vec<AddressRange> = Vec::new();
+        let mut own: BTreeMap<AddressRange, (&str, String)> = BTreeMap::new();
         for (i, text) in draft.spec.addresses.iter().enumerate() {
             match parse(text) {
-                Ok(range) => ranges.push(range),
+                // The ranges of `own` do not overlap, so only the neighbours of a new one can meet it.
+                Ok(range) => {
+                    let before = own.range(..=range).next_back();
+                    let after = own.range(range..).next();
+                    let meets = before.into_iter().chain(after).find(|(other, _)| other.overlaps(&range));
+                    if let Some((_, (other, field))) = meets {
+                        let message =
+                            format!("{text:?} overlaps with {other:?} ({field}) of the same reservation");
+                        problems.error(&place.object, place.entry("addresses", i), message);
+                        continue;
+                    }
+                    own.insert(range, (text, place.entry("addresses", i)));
+                    ranges.push(range);
+                }
                 Err(message) => problems.error(&place.object, place.entry("addresses", i), message),
             }
         }
@@ -73,7 +87,8 @@ fn parse(text: &str) -> Result<AddressRange, String> {
     }
 }
 
-/// Sorted by first address, an entry overlaps an earlier one exactly when it starts before the furthest end so far.
+/// Sorted by first address, an entry overlaps an earlier one exactly when it starts before the furthest end so far. Of the two
+/// the one that was declared later is to blame.
 fn check_overlaps(
     drafts: &[Draft<types::AddressReservationSpec>],
     reservations: &[Reservation],
@@ -88,31 +103,28 @@ fn check_overlaps(
             }
         }
     }
-    declared.sort_by_key(|entry| entry.range);
-    let mut furthest: Option<&Declared<'_>> = None;
-    for entry in &declared {
-        if let Some(earlier) = furthest.filter(|earlier| earlier.range.overlaps(&entry.range)) {
-            // Two objects may say the same of an address; they may not say different things.
-            let twice = std::ptr::eq(earlier.draft, entry.draft);
-            if twice || earlier.service != entry.service {
-                let other = if twice {
-                    format!("{:?} ({}) of the same reservation", earlier.text, earlier.field)
-                } else {
-                    let object = &earlier.draft.place.object;
-                    format!(
-                        "{:?} ({object}: {}), which keeps it for somebody else",
-                        earlier.text, earlier.field
-                    )
-                };
-                let message = format!("{:?} overlaps with {other}", entry.text);
-                problems.error(&entry.draft.place.object, entry.field.clone(), message);
-            }
+    let mut order: Vec<(usize, &Declared<'_>)> = declared.iter().enumerate().collect();
+    order.sort_by_key(|(i, entry)| (entry.range, *i));
+    let mut furthest: Option<(usize, &Declared<'_>)> = None;
+    let mut found = Vec::new();
+    for (i, entry) in order {
+        let overlapping = furthest.filter(|(_, earlier)| earlier.range.overlaps(&entry.range));
+        // Two objects may say the same of an address; they may not say different things.
+        if let Some((other, earlier)) = overlapping.filter(|(_, earlier)| earlier.service != entry.service) {
+            let pair = [(other, earlier), (i, entry)];
+            found.push(if other < i { pair } else { [pair[1], pair[0]] });
         }
-        if furthest.is_none_or(|earlier| {
-            earlier.range.family() != entry.range.family()
-                || earlier.range.last_number() < entry.range.last_number()
-        }) {
-            furthest = Some(entry);
+        if overlapping.is_none_or(|(_, earlier)| earlier.range.last_number() < entry.range.last_number()) {
+            furthest = Some((i, entry));
         }
+    }
+    found.sort_by_key(|[(earlier, _), (later, _)]| (*later, *earlier));
+    for [(_, earlier), (_, entry)] in found {
+        let object = &earlier.draft.place.object;
+        let message = format!(
+            "{:?} overlaps with {:?} ({object}: {}), which keeps it for somebody else",
+            entry.text, earlier.text, earlier.field
+        );
+        problems.error(&entry.draft.place.object, entry.field.clone(), message);
     }
 }

@@ -15,6 +15,10 @@ pub struct FieldError {
     pub field: String,
     /// What was found and what is allowed.
     pub message: String,
+    /// Whether something that was meant is not in the value any more, so that nothing can be said of the whole.
+    pub loses: bool,
+    /// For an unknown field: the path of the field that was probably meant.
+    pub meant: Option<String>,
 }
 
 /// The JSON that the API server would store, without defaults; nulls are dropped. Every error, not just the first.
@@ -22,9 +26,16 @@ pub struct FieldError {
 /// # Errors
 /// All fields that are unknown, missing, doubled, of the wrong type or out of bounds.
 pub fn admit(schema: &Value, node: &Node, path: &str) -> Result<Value, Vec<FieldError>> {
+    let (value, errors) = admit_with_errors(schema, node, path);
+    if errors.is_empty() { Ok(value) } else { Err(errors) }
+}
+
+/// [`admit`] for those who go on after errors: the value holds all that could be kept.
+#[must_use]
+pub fn admit_with_errors(schema: &Value, node: &Node, path: &str) -> (Value, Vec<FieldError>) {
     let mut errors = Vec::new();
     let value = Admission { errors: &mut errors }.value(schema, node, path);
-    if errors.is_empty() { Ok(value) } else { Err(errors) }
+    (value, errors)
 }
 
 struct Admission<'a> {
@@ -32,8 +43,14 @@ struct Admission<'a> {
 }
 
 impl Admission<'_> {
-    fn error(&mut self, field: &str, message: String) {
-        self.errors.push(FieldError { field: field.to_owned(), message });
+    /// The value stays, and is wrong.
+    fn wrong(&mut self, field: &str, message: String) {
+        self.errors.push(FieldError { field: field.to_owned(), message, loses: false, meant: None });
+    }
+
+    /// There is no value.
+    fn lost(&mut self, field: &str, message: String) {
+        self.errors.push(FieldError { field: field.to_owned(), message, loses: true, meant: None });
     }
 
     fn value(&mut self, schema: &Value, node: &Node, path: &str) -> Value {
@@ -59,7 +76,7 @@ impl Admission<'_> {
                 _ if matches!(node, Node::Scalar(_)) => "a text; put it in quotes",
                 _ => "a text",
             };
-            self.error(path, format!("found {}; allowed is {allowed}", node.describe()));
+            self.lost(path, format!("found {}; allowed is {allowed}", node.describe()));
             return Value::Null;
         };
         self.bounds(schema, &value, path);
@@ -75,16 +92,19 @@ impl Admission<'_> {
         for (key, node) in entries {
             let field = entry_path(path, key);
             if !seen.insert(key) {
-                self.error(&field, format!("the key {key:?} stands twice; name it once"));
+                self.wrong(&field, format!("the key {key:?} stands twice; name it once"));
             }
             let Some(schema) = properties.get(key).or(any) else {
                 let known = properties.keys().map(String::as_str);
-                let advice = match closest(key, known.clone()) {
+                let meant = closest(key, known.clone());
+                let advice = match meant {
                     Some(known) => format!("did you mean {known:?}?"),
                     None if properties.is_empty() => "no fields are known here".to_owned(),
                     None => format!("known here are {}", known.collect::<Vec<_>>().join(", ")),
                 };
-                self.error(&field, format!("unknown field {key:?}; {advice}"));
+                let message = format!("unknown field {key:?}; {advice}");
+                let meant = meant.map(|meant| entry_path(path, meant));
+                self.errors.push(FieldError { field, message, loses: false, meant });
                 continue;
             };
             let value = self.value(schema, node, &field);
@@ -97,7 +117,7 @@ impl Admission<'_> {
         {
             // A field that is there with a wrong value is reported as that.
             if !entries.iter().any(|(k, node)| k == key && !node.is_null()) {
-                self.error(&entry_path(path, key), "the field is missing; it is needed".to_owned());
+                self.lost(&entry_path(path, key), "the field is missing; it is needed".to_owned());
             }
         }
         Some(Value::Object(out))
@@ -109,7 +129,7 @@ impl Admission<'_> {
         for (i, node) in list.iter().enumerate() {
             let field = format!("{path}[{i}]");
             if node.is_null() {
-                self.error(&field, "found nothing; every entry of a list needs a value".to_owned());
+                self.lost(&field, "found nothing; every entry of a list needs a value".to_owned());
             } else {
                 out.push(self.value(items, node, &field));
             }
@@ -126,20 +146,20 @@ impl Admission<'_> {
             };
             let (least, most) = (bound("minimum").unwrap_or(least), bound("maximum").unwrap_or(most));
             if !(least..=most).contains(&n) {
-                self.error(path, format!("{n} is not allowed; allowed is {least} to {most}"));
+                self.wrong(path, format!("{n} is not allowed; allowed is {least} to {most}"));
             }
         }
         if let Some(allowed) = schema.get("enum").and_then(Value::as_array)
             && !allowed.contains(value)
         {
             let allowed: Vec<&str> = allowed.iter().filter_map(Value::as_str).collect();
-            self.error(path, format!("{value} is not allowed; allowed are {}", allowed.join(", ")));
+            self.wrong(path, format!("{value} is not allowed; allowed are {}", allowed.join(", ")));
         }
         if let Some(list) = value.as_array()
             && let Some(least) = schema.get("minItems").and_then(Value::as_u64)
             && (list.len() as u64) < least
         {
-            self.error(path, format!("{} entries are too few; needed are at least {least}", list.len()));
+            self.wrong(path, format!("{} entries are too few; needed are at least {least}", list.len()));
         }
     }
 }

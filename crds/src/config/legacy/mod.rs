@@ -2,7 +2,7 @@
 
 mod reader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
@@ -41,13 +41,13 @@ pub(super) fn read(source: &LegacyConfigMap, problems: &mut Problems) -> Drafts 
         Some(Err(error)) => problems.error(&object, "data.config", error.to_string()),
         Some(Ok(node)) => Legacy { object: &object }.top(&node, &mut drafts, problems),
     }
-    problems.notice(
-        &object,
-        "a ConfigMap is how MetalLB was configured up to 0.12; it works, but is deprecated: write IPAddressPools with \
-         L2Advertisements or BGPAdvertisements instead",
-    );
+    problems.notice(&object, DEPRECATED);
     drafts
 }
+
+/// The notice that every ConfigMap gets.
+pub(super) const DEPRECATED: &str = "a ConfigMap is how MetalLB was configured up to 0.12; it works, but is deprecated: \
+    `kubectl patina migrate` writes the IPAddressPools and advertisements that say the same";
 
 struct Legacy<'a> {
     object: &'a ObjectRef,
@@ -63,17 +63,19 @@ impl Legacy<'_> {
         if let Some(aliases) = top.map("bgp-communities", problems) {
             self.aliases(&aliases, drafts, problems);
         }
+        let mut names = BTreeSet::new();
         for (path, node) in top.list("bfd-profiles", problems) {
             if let Some((name, spec)) = self.bfd_profile(&path, node, problems) {
-                if drafts.bfd_profiles.iter().any(|other| other.name == name) {
-                    self.doubled("BFD profile", &path, &name, problems);
-                } else {
+                if names.insert(name.clone()) {
                     drafts.bfd_profiles.push(self.draft(name, path, spec));
+                } else {
+                    self.doubled("BFD profile", &path, &name, problems);
                 }
             }
         }
+        let mut names = BTreeSet::new();
         for (path, node) in top.list("address-pools", problems) {
-            self.pool(&path, node, drafts, problems);
+            self.pool(&path, node, &mut names, drafts, problems);
         }
         top.finish(problems);
     }
@@ -88,18 +90,26 @@ impl Legacy<'_> {
         problems.error(self.object, format!("{path}.name"), message);
     }
 
-    /// The name of an entry; every error about it is reported.
-    fn name(&self, map: &mut MapReader<'_>, path: &str, problems: &mut Problems) -> Option<String> {
-        let name = map.string("name", problems).filter(|name| !name.is_empty());
+    /// After the map is read: a name under another key is that key's error.
+    fn named(&self, name: Option<String>, path: &str, problems: &mut Problems) -> Option<String> {
+        let name = name.filter(|name| !name.is_empty());
         if name.is_none() {
             problems.error(self.object, format!("{path}.name"), "there is no name; it is needed");
         }
         name
     }
 
-    fn pool(&self, path: &str, node: &Node, drafts: &mut Drafts, problems: &mut Problems) {
+    /// `names` are those of the pools above.
+    fn pool(
+        &self,
+        path: &str,
+        node: &Node,
+        names: &mut BTreeSet<String>,
+        drafts: &mut Drafts,
+        problems: &mut Problems,
+    ) {
         let Some(mut map) = MapReader::new(self.object, path, node, problems) else { return };
-        let name = self.name(&mut map, path, problems);
+        let name = map.string("name", problems);
         let protocol = map.string("protocol", problems).unwrap_or_default();
         let spec = IPAddressPoolSpec {
             addresses: map.strings("addresses", problems),
@@ -114,6 +124,7 @@ impl Legacy<'_> {
             .map(|(path, node)| (self.advertisement(&path, node, problems), path))
             .collect();
         map.finish(problems);
+        let name = self.named(name, path, problems);
 
         match protocol.as_str() {
             "layer2" if has_advertisements => {
@@ -132,7 +143,7 @@ impl Legacy<'_> {
             }
         }
         let Some(name) = name else { return };
-        if drafts.pools.iter().any(|other| other.name == name) {
+        if !names.insert(name.clone()) {
             self.doubled("address pool", path, &name, problems);
             return;
         }
@@ -175,6 +186,7 @@ impl Legacy<'_> {
     }
 
     fn aliases(&self, map: &MapReader<'_>, drafts: &mut Drafts, problems: &mut Problems) {
+        let mut names = BTreeSet::new();
         for (name, node) in map.entries() {
             let field = map.at(name);
             let Node::Scalar(scalar) = node else {
@@ -183,7 +195,7 @@ impl Legacy<'_> {
                 continue;
             };
             // A doubled key is reported by the map.
-            if !drafts.aliases.iter().any(|alias| alias.name == *name) {
+            if names.insert(name) {
                 let (name, value) = (name.clone(), scalar.text.clone());
                 drafts.aliases.push(AliasDraft {
                     object: self.object.clone(),
@@ -203,7 +215,7 @@ impl Legacy<'_> {
         problems: &mut Problems,
     ) -> Option<(String, BFDProfileSpec)> {
         let mut map = MapReader::new(self.object, path, node, problems)?;
-        let name = self.name(&mut map, path, problems);
+        let name = map.string("name", problems);
         let spec = BFDProfileSpec {
             receive_interval: map.int("receive-interval", 0, U32, problems),
             transmit_interval: map.int("transmit-interval", 0, U32, problems),
@@ -214,7 +226,7 @@ impl Legacy<'_> {
             minimum_ttl: map.int("minimum-ttl", 0, U32, problems),
         };
         map.finish(problems);
-        Some((name?, spec))
+        Some((self.named(name, path, problems)?, spec))
     }
 
     fn peer(&self, path: &str, node: &Node, problems: &mut Problems) -> Option<BGPPeerSpec> {
@@ -229,8 +241,7 @@ impl Legacy<'_> {
             peer_address: map.string("peer-address", problems),
             source_address: map.string("source-address", problems),
             peer_port: map.int("peer-port", 0, U16, problems),
-            // The default of that time; the resources leave it to us.
-            hold_time: Some(map.string("hold-time", problems).unwrap_or_else(|| "90s".to_owned())),
+            hold_time: map.string("hold-time", problems),
             keepalive_time: map.string("keepalive-time", problems),
             router_id: map.string("router-id", problems),
             node_selectors: selectors(&mut map, problems),

@@ -125,18 +125,20 @@ impl<'a> MapReader<'a> {
     /// The entries of a list, with their paths.
     pub(super) fn list(&mut self, key: &'static str, problems: &mut Problems) -> Vec<(String, &'a Node)> {
         let path = self.at(key);
-        match self.take(key) {
-            None => Vec::new(),
-            Some(Node::List(list)) => {
-                list.iter().enumerate().map(|(i, node)| (format!("{path}[{i}]"), node)).collect()
-            }
-            Some(other) => {
-                let message =
-                    format!("found {}; allowed is a list (lines that begin with -)", other.describe());
-                problems.unreadable(self.object, path, message);
-                Vec::new()
+        self.known.push(key);
+        let mut out = Vec::new();
+        // A doubled key is an error already; what its lists hold is looked at all the same.
+        for (_, node) in self.entries.iter().filter(|(k, node)| k == key && !node.is_null()) {
+            match node {
+                Node::List(list) => out.extend(list),
+                other => {
+                    let message =
+                        format!("found {}; allowed is a list (lines that begin with -)", other.describe());
+                    problems.unreadable(self.object, path.clone(), message);
+                }
             }
         }
+        out.into_iter().enumerate().map(|(i, node)| (format!("{path}[{i}]"), node)).collect()
     }
 
     /// A list of texts.
@@ -157,15 +159,17 @@ impl<'a> MapReader<'a> {
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self, problems: &mut Problems) {
         for (key, _) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.as_str())) {
-            let advice = match closest(key, self.known.iter().copied()) {
+            let meant = closest(key, self.known.iter().copied());
+            let advice = match meant {
                 Some(known) => format!("did you mean {known:?}?"),
                 None => format!("known here are {}", self.known.join(", ")),
             };
-            problems.error(
-                self.object,
-                entry_path(&self.path, key),
-                format!("unknown key {key:?}; {advice}"),
-            );
+            let field = entry_path(&self.path, key);
+            problems.error(self.object, field, format!("unknown key {key:?}; {advice}"));
+            // That the right one is missing follows from that.
+            if let Some(meant) = meant.filter(|meant| !self.has(meant)) {
+                problems.silence(self.object, self.at(meant));
+            }
         }
     }
 }
