@@ -1,13 +1,82 @@
 //! Kubernetes objects in the core's words. Whoever reads them (the watch, `kubectl patina plan`) reads them by this.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::core::ObjectMeta;
+use kube::{Resource, ResourceExt};
 use patina_controller_core::view::{FamilyPolicy, Port, Protocol, ServiceId, ServiceView, TrafficPolicy};
 use patina_crds::keys;
 use patina_crds::net::Family;
+use serde::{Deserialize, Deserializer};
+
+/// A Service as it is read from the API server: without the parts of its metadata that nobody here looks at. Of each Service
+/// these are more than half (managedFields), and as a tree of values they cost more time and memory than all the rest.
+#[derive(Clone, Debug, Default)]
+pub struct LeanService(pub Service);
+
+impl<'de> Deserialize<'de> for LeanService {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Metadata,
+            spec: Option<ServiceSpec>,
+            status: Option<ServiceStatus>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Metadata {
+            name: Option<String>,
+            namespace: Option<String>,
+            uid: Option<String>,
+            resource_version: Option<String>,
+            creation_timestamp: Option<Time>,
+            deletion_timestamp: Option<Time>,
+            labels: Option<BTreeMap<String, String>>,
+            annotations: Option<BTreeMap<String, String>>,
+        }
+        let Object { metadata, spec, status } = Object::deserialize(deserializer)?;
+        let metadata = ObjectMeta {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            creation_timestamp: metadata.creation_timestamp,
+            deletion_timestamp: metadata.deletion_timestamp,
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            ..ObjectMeta::default()
+        };
+        Ok(Self(Service { metadata, spec, status }))
+    }
+}
+
+impl Resource for LeanService {
+    type DynamicType = ();
+    type Scope = <Service as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        <Service as Resource>::kind(&())
+    }
+    fn group((): &()) -> Cow<'_, str> {
+        <Service as Resource>::group(&())
+    }
+    fn version((): &()) -> Cow<'_, str> {
+        <Service as Resource>::version(&())
+    }
+    fn plural((): &()) -> Cow<'_, str> {
+        <Service as Resource>::plural(&())
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.0.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.0.metadata
+    }
+}
 
 /// Namespace and name.
 #[must_use]
@@ -51,9 +120,16 @@ pub fn view(service: &Service) -> ServiceView {
             _ => TrafficPolicy::Cluster,
         },
         selector: spec.selector.clone().unwrap_or_default(),
-        held: entries.into_iter().flatten().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),
+        held: exact(entries.into_iter().flatten().filter_map(|entry| entry.ip.as_deref()?.parse().ok())),
         marked,
     }
+}
+
+/// A vector with no room to grow: these are kept for each Service, and most have one element.
+fn exact<T>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut values: Vec<T> = values.collect();
+    values.shrink_to_fit();
+    values
 }
 
 fn is_ours_to_read(key: &str) -> bool {
@@ -66,7 +142,7 @@ fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
     let several = spec.cluster_ips.iter().flatten();
     let one = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.as_ref().is_none_or(Vec::is_empty));
     // "None" (headless) and "" are no addresses.
-    several.chain(one).filter_map(|text| text.parse().ok()).collect()
+    exact(several.chain(one).filter_map(|text| text.parse().ok()))
 }
 
 fn families(spec: &ServiceSpec) -> Vec<Family> {
@@ -75,7 +151,7 @@ fn families(spec: &ServiceSpec) -> Vec<Family> {
         "IPv6" => Some(Family::V6),
         _ => None,
     };
-    spec.ip_families.iter().flatten().filter_map(parse).collect()
+    exact(spec.ip_families.iter().flatten().filter_map(parse))
 }
 
 fn ports(spec: &ServiceSpec) -> BTreeSet<Port> {
@@ -94,4 +170,44 @@ fn ports(spec: &ServiceSpec) -> BTreeSet<Port> {
 #[must_use]
 pub fn is_our_condition(type_: &str) -> bool {
     [keys::CONDITION_ALLOCATED, keys::CONDITION_ANNOUNCED].contains(&type_)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_lean_service_says_what_the_whole_one_says() {
+        let whole = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "namespace": "shop", "name": "web", "uid": "u", "resourceVersion": "7",
+                "creationTimestamp": "2026-01-02T03:04:05Z", "labels": {"a": "b"},
+                "annotations": {"metallb.io/address-pool": "p", "metallb.io/ip-allocated-from-pool": "p", "other": "x"},
+                "managedFields": [{"manager": "m", "operation": "Update", "fieldsV1": {"f:spec": {"f:ports": {}}}}],
+                "ownerReferences": [],
+            },
+            "spec": {
+                "type": "LoadBalancer", "clusterIPs": ["10.0.0.1", "fd00::1"], "ipFamilies": ["IPv4", "IPv6"],
+                "ipFamilyPolicy": "RequireDualStack", "ports": [{"port": 53, "protocol": "UDP"}], "selector": {"k": "v"},
+                "loadBalancerClass": "c", "loadBalancerIP": "192.0.2.1", "externalTrafficPolicy": "Local",
+            },
+            "status": {
+                "loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]},
+                "conditions": [{
+                    "type": "x", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-02T03:04:05Z",
+                }],
+            },
+        });
+        let mut service: Service = serde_json::from_value(whole.clone()).unwrap();
+        let lean: LeanService = serde_json::from_value(whole).unwrap();
+        assert_eq!(view(&lean.0), view(&service));
+        assert_eq!(lean.resource_version(), service.resource_version());
+        (service.metadata.managed_fields, service.metadata.owner_references) = (None, None);
+        assert_eq!(lean.0, service, "nothing else is missing");
+        let bare: LeanService = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
+        assert_eq!((bare.name_any(), bare.0.spec), ("n".to_owned(), None));
+    }
 }

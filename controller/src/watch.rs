@@ -122,11 +122,16 @@ pub(crate) fn observed(service: &Service) -> Observed {
         };
         if is_our_condition(&condition.type_) { &mut ours } else { &mut foreign }.push(seen);
     }
+    // Kept for each Service, and mostly one of each: no room to grow.
+    let mut ingress: Vec<Ingress> = ingress.collect();
+    ingress.shrink_to_fit();
+    ours.shrink_to_fit();
+    foreign.shrink_to_fit();
     let annotations: Option<&BTreeMap<String, String>> = service.metadata.annotations.as_ref();
     Observed {
         uid: service.metadata.uid.clone().unwrap_or_default(),
         resource_version: service.metadata.resource_version.clone().unwrap_or_default(),
-        ingress: ingress.collect(),
+        ingress,
         pool: annotations.and_then(|all| all.get(keys::IP_ALLOCATED_FROM_POOL)).cloned(),
         ours,
         foreign,

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch as Body, PatchParams};
 use kube::core::{Request, Status};
 use kube::{Client, Resource};
+use patina_controller::convert::LeanService;
 use patina_controller_core::writes::{End, Patch};
 use patina_runtime::client::brief;
 
@@ -42,8 +43,8 @@ async fn exchange(client: &Client, patch: &Patch) -> kube::Result<End> {
     let retry_after = head.headers.get("retry-after").and_then(|value| seconds(value.to_str().ok()?));
     let bytes = body.collect_bytes().await?;
     if head.status.is_success() {
-        return Ok(match serde_json::from_slice::<Service>(&bytes) {
-            Ok(service) => End::Done(Box::new(observed(&service))),
+        return Ok(match serde_json::from_slice::<LeanService>(&bytes) {
+            Ok(LeanService(service)) => End::Done(Box::new(observed(&service))),
             Err(error) => End::Failed(format!("the answer is no Service: {error}")),
         });
     }
