@@ -1,9 +1,9 @@
 //! A control plane for benches, with release binaries of ours beside it.
 
 use std::ops::Range;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,9 +18,12 @@ use serde_json::{Value, json};
 use patina_e2e::control_plane::{ControlPlane, Options};
 use patina_e2e::netns::Netns;
 use patina_e2e::paths;
+use patina_e2e::ports::Port;
 use patina_e2e::process::{Process, Spec};
 use patina_e2e::rundir::RunDir;
 use patina_e2e::wait::{self, Seen, secs};
+
+use crate::audit;
 
 /// Where the Services are.
 pub(crate) const NAMESPACE: &str = "default";
@@ -28,67 +31,122 @@ pub(crate) const NAMESPACE: &str = "default";
 pub(crate) const SYSTEM: &str = "metallb-system";
 /// Clients that create at the same time.
 const CLIENTS: usize = 16;
-const HEALTH_PORT: u16 = 17472;
+/// Who the controller is to the API server.
+pub(crate) const CONTROLLER: &str = "bench-controller";
+/// Who writes bare statuses.
+pub(crate) const BARE: &str = "bench-bare";
 
-/// API server, controller-manager, a namespace of its own, one pool for everybody.
+/// API server, controller-manager, one pool for everybody.
 pub(crate) struct Cluster {
     plane: ControlPlane,
-    netns: Netns,
+    netns: Option<Netns>,
+    audit: PathBuf,
+    health: Port,
+    metrics: Port,
 }
 
 impl Cluster {
-    /// Starts it. Everything runs in one network namespace, so that benches beside each other share nothing but the CPU;
-    /// `node` gives it an interface as a node has one.
-    pub(crate) async fn start(node: Option<&str>) -> Result<Cluster> {
-        let run = std::sync::Arc::new(RunDir::create()?);
+    /// Starts it in a network namespace of its own that has an interface as a node has one. What runs out here reaches
+    /// the API server through a relay.
+    pub(crate) async fn with_node() -> Result<Cluster> {
+        let run = Arc::new(RunDir::create()?);
         let netns = Netns::create(&run, "bench")?;
-        if node.is_some() {
-            netns.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "wire0"])?;
-            netns.ip(&["address", "add", "172.25.7.11/16", "dev", "eth0"])?;
-            netns.ip(&["link", "set", "wire0", "up"])?;
-            netns.ip(&["link", "set", "eth0", "up"])?;
-        }
-        let inside = Some((netns.clone(), ([127, 0, 0, 1], 6443).into()));
+        netns.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "wire0"])?;
+        netns.ip(&["address", "add", "172.25.7.11/16", "dev", "eth0"])?;
+        netns.ip(&["link", "set", "wire0", "up"])?;
+        netns.ip(&["link", "set", "eth0", "up"])?;
+        Cluster::start(run, Some(netns), "172.25.128.0/17").await
+    }
+
+    /// Starts it on this machine's loopback: nothing is between a client and the API server.
+    pub(crate) async fn without_node() -> Result<Cluster> {
+        Cluster::start(Arc::new(RunDir::create()?), None, "10.100.0.0/16").await
+    }
+
+    async fn start(run: Arc<RunDir>, netns: Option<Netns>, addresses: &str) -> Result<Cluster> {
+        let inside = netns.clone().map(|netns| (netns, ([127, 0, 0, 1], 6443).into()));
+        let (audit, apiserver_flags) = audit::log_of(&[CONTROLLER, BARE], &run)?;
         // The bench's node has no kubelet whose silence should be noticed.
         let patience = ["--node-monitor-grace-period=1h", "--node-startup-grace-period=1h"];
         let controller_manager_flags = patience.map(str::to_owned).to_vec();
-        let options = Options { run: Some(run), inside, controller_manager_flags, ..Options::default() };
+        let options = Options {
+            run: Some(run),
+            inside,
+            controller_manager_flags,
+            apiserver_flags,
+            ..Options::default()
+        };
         let plane = ControlPlane::start(options).await?;
-        let cluster = Cluster { plane, netns };
+        let (health, metrics) = (Port::reserve()?, Port::reserve()?);
+        let cluster = Cluster { plane, netns, audit, health, metrics };
         cluster.plane.apply_crds().await?;
-        cluster.plane.apply(&pool()).await?;
+        cluster.plane.apply(&pool(addresses)).await?;
         Ok(cluster)
+    }
+
+    /// Where the requests of [`CONTROLLER`] and [`BARE`] are written down.
+    pub(crate) fn audit(&self) -> &Path {
+        &self.audit
+    }
+
+    /// A kubeconfig of a user who may do everything, for a process beside the API server.
+    pub(crate) fn kubeconfig(&self, user: &str) -> Result<PathBuf> {
+        self.plane.kubeconfig_for_user(user, &["system:masters"])
+    }
+
+    /// Starts a process beside the API server.
+    pub(crate) fn spawn(&self, spec: Spec) -> Result<Process> {
+        spec.netns(self.netns.as_ref()).spawn(self.plane.run())
     }
 
     pub(crate) fn client(&self) -> Client {
         self.plane.client()
     }
 
+    /// The release controller, just started.
+    pub(crate) fn start_controller(&self) -> Result<Daemon> {
+        let metrics = format!("--port={}", self.metrics.number());
+        self.daemon("patina-controller", &[&metrics], CONTROLLER, self.health.number())
+    }
+
     /// The release controller, ready.
     pub(crate) async fn controller(&self) -> Result<Daemon> {
-        self.daemon("patina-controller", &["--port=0"], HEALTH_PORT).await
+        let mut daemon = self.start_controller()?;
+        self.ready(&mut daemon).await?;
+        Ok(daemon)
     }
 
     /// The release speaker of `node`, ready.
     pub(crate) async fn speaker(&self, node: &str) -> Result<Daemon> {
         let node = format!("--node-name={node}");
-        self.daemon("patina-speaker", &["--port=0", "--pod-name=speaker-bench", &node], HEALTH_PORT + 1).await
+        let flags = ["--port=0", "--pod-name=speaker-bench", &node];
+        let mut daemon = self.daemon("patina-speaker", &flags, "bench-speaker", self.metrics.number())?;
+        self.ready(&mut daemon).await?;
+        Ok(daemon)
     }
 
-    async fn daemon(&self, binary: &str, flags: &[&str], health_port: u16) -> Result<Daemon> {
-        let kubeconfig = self.plane.kubeconfig_for_user("bench", &["system:masters"])?;
-        let process = Spec::new(binary, release_binary(binary)?)
+    /// The sum of a counter over its labels, as the controller tells it.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.curl(&[&format!("http://127.0.0.1:{}/metrics", self.metrics.number())])?;
+        let mut values = text.lines().filter(|line| line.starts_with(name)).peekable();
+        values.peek().with_context(|| format!("the controller has no metric {name}"))?;
+        let number = |line: &str| line.rsplit(' ').next().and_then(|text| text.parse::<f64>().ok());
+        values.map(|line| number(line).with_context(|| format!("no number: {line}"))).sum()
+    }
+
+    fn daemon(&self, binary: &str, flags: &[&str], user: &str, health_port: u16) -> Result<Daemon> {
+        let spec = Spec::new(binary, release_binary(binary)?)
             .args(flags)
-            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .arg(format!("--kubeconfig={}", self.kubeconfig(user)?.display()))
             .arg(format!("--namespace={SYSTEM}"))
-            .arg(format!("--health-probe-port={health_port}"))
-            .netns(Some(&self.netns))
-            .spawn(self.plane.run())?;
-        let mut daemon = Daemon { process };
-        let netns = self.netns.clone();
-        let url = format!("http://127.0.0.1:{health_port}/readyz");
-        wait::until(&format!("{binary} is ready"), secs(30), || {
-            let answer = netns.exec("curl", &["-s", "-w", "%{http_code}", &url]);
+            .arg(format!("--health-probe-port={health_port}"));
+        Ok(Daemon { process: self.spawn(spec)?, health_port })
+    }
+
+    async fn ready(&self, daemon: &mut Daemon) -> Result<()> {
+        let url = format!("http://127.0.0.1:{}/readyz", daemon.health_port);
+        wait::until(&format!("{} is ready", daemon.process.name()), secs(30), || {
+            let answer = self.curl(&["-w", "%{http_code}", &url]);
             let died = daemon.process.exited();
             let log = daemon.process.log_tail(10);
             async move {
@@ -99,8 +157,20 @@ impl Cluster {
                 Ok(Seen::when(answer.ends_with("200"), answer))
             }
         })
-        .await?;
-        Ok(daemon)
+        .await
+        .map(drop)
+    }
+
+    fn curl(&self, args: &[&str]) -> Result<String> {
+        let mut curl = match &self.netns {
+            Some(netns) => netns.command("curl")?,
+            None => Command::new("curl"),
+        };
+        let output = curl.arg("-s").args(args).stdin(Stdio::null()).output().context("run curl")?;
+        if !output.status.success() {
+            bail!("curl {}: {}", args.join(" "), output.status);
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Creates the Services with these numbers, many at a time.
@@ -158,13 +228,40 @@ impl Cluster {
 #[derive(Debug)]
 pub(crate) struct Daemon {
     process: Process,
+    health_port: u16,
 }
 
 impl Daemon {
+    /// SIGTERM, and the end: what it holds it gives back.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        if !self.process.terminate(secs(20)) {
+            bail!(
+                "{} did not end within 20 s of SIGTERM:\n{}",
+                self.process.name(),
+                self.process.log_tail(10)
+            );
+        }
+        Ok(())
+    }
+
+    /// SIGKILL: a crash.
+    pub(crate) fn crash(mut self) {
+        self.process.kill();
+    }
+
     /// Resident memory in MB (10^6 bytes).
     pub(crate) fn rss_mb(&self) -> Result<f64> {
+        self.memory_mb("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in MB (10^6 bytes).
+    pub(crate) fn peak_rss_mb(&self) -> Result<f64> {
+        self.memory_mb("VmHWM:")
+    }
+
+    fn memory_mb(&self, field: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).context("no such field")?;
         let kb: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kb * 1024.0 / 1e6)
     }
@@ -179,8 +276,8 @@ impl Daemon {
     }
 }
 
-/// The path of a binary of ours in the release profile; the first call builds them all, unless `PATINA_BUILT=1` says that
-/// this was just done.
+/// The path of a binary of ours in the release profile (of the bench too: what measures should not be in the way); the
+/// first call builds them all, unless `PATINA_BUILT=1` says that this was just done.
 pub(crate) fn release_binary(name: &str) -> Result<PathBuf> {
     static BUILD: OnceLock<Result<(), String>> = OnceLock::new();
     let built = std::env::var_os("PATINA_BUILT").is_some_and(|value| value == "1");
@@ -193,15 +290,11 @@ pub(crate) fn release_binary(name: &str) -> Result<PathBuf> {
 
 fn build() -> Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(paths::workspace()).args(["build", "--release", "--bins", "--target-dir"]);
-    cargo.arg(paths::target_dir()).args([
-        "-p",
-        "patina-controller",
-        "-p",
-        "patina-speaker",
-        "-p",
-        "kubectl-patina",
-    ]);
+    cargo.current_dir(paths::workspace()).args(["build", "--release", "--target-dir"]);
+    cargo.arg(paths::target_dir());
+    cargo.args(
+        ["patina-controller", "patina-speaker", "kubectl-patina", "bench"].map(|bin| format!("--bin={bin}")),
+    );
     if !cargo.status().context("run cargo")?.success() {
         bail!("the release build failed");
     }
@@ -251,13 +344,13 @@ pub(crate) fn object<K: DeserializeOwned>(value: Value) -> Result<K> {
 }
 
 /// A pool with room for 10,000, advertised on all nodes.
-fn pool() -> String {
+fn pool(addresses: &str) -> String {
     let objects = [
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}),
         json!({
             "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
             "metadata": {"namespace": SYSTEM, "name": "bench"},
-            "spec": {"addresses": ["172.25.128.0/17"]},
+            "spec": {"addresses": [addresses]},
         }),
         json!({
             "apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement",

@@ -14,7 +14,7 @@ const MANY: usize = 1000;
 const NODE: &str = "bench-node";
 
 pub(crate) async fn measure() -> Result<Vec<Row>> {
-    let cluster = Cluster::start(Some(NODE)).await?;
+    let cluster = Cluster::with_node().await?;
     register_node(&cluster).await?;
     let _controller = cluster.controller().await?;
     let speaker = cluster.speaker(NODE).await?;

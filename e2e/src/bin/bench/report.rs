@@ -89,6 +89,18 @@ fn line(cells: &[String; 5], widths: &[usize; 5]) -> String {
     format!("| {} |", padded.join(" | "))
 }
 
+/// What is being done now: for whoever waits.
+pub(crate) fn say(what: &str) {
+    eprintln!("bench: {what}");
+}
+
+/// The middle one (the lower of two); 0 for none.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    percentile(&values, 0.5)
+}
+
 /// The value below which `share` of the sorted samples lie (nearest rank); 0 for no samples.
 pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
@@ -107,6 +119,7 @@ mod tests {
         assert_eq!(percentile(&samples, 1.0), 100.0);
         assert_eq!(percentile(&[7.0], 0.99), 7.0);
         assert_eq!(percentile(&[], 0.99), 0.0);
+        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
     }
 
     #[test]
