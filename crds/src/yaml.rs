@@ -121,6 +121,8 @@ pub fn documents_within(text: &str, limits: Limits) -> Vec<Result<Node, YamlErro
     if text.len() > limits.bytes {
         return vec![Err(YamlError::TooLarge(text.len(), limits.bytes))];
     }
+    // libyaml takes it for an indentation of the first line.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Two passes over each document: the first finds the shape, the second takes the text of each scalar, which serde gives
     // only to those who ask for a string.
     let (shapes, texts) =

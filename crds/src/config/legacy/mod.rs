@@ -66,7 +66,7 @@ impl Legacy<'_> {
         let mut names = BTreeSet::new();
         for (path, node) in top.list("bfd-profiles", problems) {
             if let Some((name, spec)) = self.bfd_profile(&path, node, problems) {
-                if names.insert(name.clone()) {
+                if name.is_empty() || names.insert(name.clone()) {
                     drafts.bfd_profiles.push(self.draft(name, path, spec));
                 } else {
                     self.doubled("BFD profile", &path, &name, problems);
@@ -142,8 +142,9 @@ impl Legacy<'_> {
                 problems.error(self.object, format!("{path}.protocol"), message);
             }
         }
-        let Some(name) = name else { return };
-        if !names.insert(name.clone()) {
+        // What has no name is looked at all the same.
+        let name = name.unwrap_or_default();
+        if !name.is_empty() && !names.insert(name.clone()) {
             self.doubled("address pool", path, &name, problems);
             return;
         }
@@ -226,7 +227,7 @@ impl Legacy<'_> {
             minimum_ttl: map.int("minimum-ttl", 0, U32, problems),
         };
         map.finish(problems);
-        Some((self.named(name, path, problems)?, spec))
+        Some((self.named(name, path, problems).unwrap_or_default(), spec))
     }
 
     fn peer(&self, path: &str, node: &Node, problems: &mut Problems) -> Option<BGPPeerSpec> {
