@@ -46,7 +46,11 @@ impl Verdict {
         warnings.extend(keeper.config().iter().flat_map(|config| config.pools.values()).filter_map(|pool| {
             let used = in_pool(pool, surroundings);
             let message = (!used.is_empty()).then(|| skipped(&used))?;
-            Some(Warning { object: reference(&pool.source, &resources), reason: "AddressesInUse", message })
+            Some(Warning {
+                object: reference(&pool.source, &resources),
+                reason: "AddressesUsedByNetwork",
+                message,
+            })
         }));
         Self { report: Report { verdict, annotations: BTreeMap::new() }, warnings }
     }

@@ -6,5 +6,7 @@
 mod endures;
 #[path = "speaker_api/follows.rs"]
 mod follows;
+#[path = "speaker_api/networks.rs"]
+mod networks;
 #[path = "speaker_api/world.rs"]
 mod world;

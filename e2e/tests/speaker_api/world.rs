@@ -62,25 +62,30 @@ impl World {
 
     /// Starts the speaker of a node with the rights that the chart gives it, and waits until it is ready.
     pub(crate) async fn start_speaker(&mut self, node: &'static str) {
-        let kubeconfig = self.plane.inside_kubeconfig_for(NAMESPACE, "patina-speaker").await.unwrap();
+        let process = self.spawn_speaker(node).await;
+        self.speakers.insert(node, process);
         let netns = self.nodes[node].clone();
+        self.until(&format!("the speaker of {node} is ready"), || async {
+            let said = netns.exec("curl", &["-sf", "http://127.0.0.1:17472/readyz"])?;
+            Ok(Seen::when(said == "ok\n", said))
+        })
+        .await;
+    }
+
+    /// Starts it, and waits for nothing.
+    pub(crate) async fn spawn_speaker(&self, node: &'static str) -> Process {
+        let kubeconfig = self.plane.inside_kubeconfig_for(NAMESPACE, "patina-speaker").await.unwrap();
         // Root with one capability, as the chart's securityContext has it.
-        let process = Spec::new(format!("speaker-{node}"), "setpriv")
+        Spec::new(format!("speaker-{node}"), "setpriv")
             .args(["--bounding-set=-all,+net_raw", "--inh-caps=-all", "--no-new-privs"])
             .arg(binaries::path("patina-speaker").unwrap())
             .env("KUBECONFIG", kubeconfig)
             .env("METALLB_NODE_NAME", node)
             .env("METALLB_POD_NAME", format!("speaker-{node}"))
             .args(["--namespace", NAMESPACE, "--log-format=text", "--log-level=debug"])
-            .netns(Some(&netns))
+            .netns(Some(&self.nodes[node]))
             .spawn(&self.run)
-            .unwrap();
-        self.speakers.insert(node, process);
-        self.until(&format!("the speaker of {node} is ready"), || async {
-            let said = netns.exec("curl", &["-sf", "http://127.0.0.1:17472/readyz"])?;
-            Ok(Seen::when(said == "ok\n", said))
-        })
-        .await;
+            .unwrap()
     }
 
     /// Waits for a condition; what the speakers said when it does not come.
