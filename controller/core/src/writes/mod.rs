@@ -377,7 +377,11 @@ impl Writes {
     /// what it took (somebody changes what we write), which must not become a loop.
     fn after_success(&mut self, now: Instant, id: &ServiceId, changed_by_others: bool) {
         self.settle_fence_if_newer(id);
-        let Some(entry) = self.entries.get_mut(id).filter(|_| self.fence.is_none()) else { return };
+        if self.fence.is_some() {
+            // The text was there already, so that it has no new version. The next one has another number.
+            return self.enqueue(id);
+        }
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let Some(desired) = &entry.desired else { return };
         if desired.change(&entry.observed).is_none() {
             entry.failures = 0;
