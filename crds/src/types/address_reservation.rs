@@ -3,6 +3,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::rules;
+
 /// Addresses that are kept back: for one Service, whether it exists or not, or from everybody.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -26,7 +28,7 @@ pub struct AddressReservationSpec {
     /// The addresses. Each entry is an address (192.0.2.1), a CIDR (192.0.2.0/30) or a range (192.0.2.10-192.0.2.20), of
     /// either family. They need not be in a pool now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1))]
+    #[schemars(schema_with = "rules::reserved_addresses")]
     pub addresses: Vec<String>,
 
     /// The Service that they are kept for: it gets the lowest that is free, however often it is deleted and created
@@ -36,6 +38,7 @@ pub struct AddressReservationSpec {
 
     /// Why, for whoever asks for one of these addresses in vain.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
     pub reason: String,
 }
 super::spec_may_be_absent!(AddressReservationSpec);
@@ -49,9 +52,11 @@ super::spec_may_be_absent!(AddressReservationSpec);
 pub struct ReservedFor {
     /// Namespace of the Service.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
     pub namespace: String,
 
     /// Name of the Service.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
     pub name: String,
 }

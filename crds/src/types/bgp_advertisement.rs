@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::fragments;
+use super::{fragments, rules};
 
 /// Announce the addresses of pools by BGP.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,17 +40,17 @@ pub struct BGPAdvertisementSpec {
     /// Prefix length of the IPv4 routes that are announced; addresses are aggregated up to it. Not shorter than the
     /// prefix of the addresses in the pools.
     #[serde(default = "host_v4", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1), extend("format" = "int32"))]
+    #[schemars(range(min = 1), extend("format" = "int32"), extend("x-kubernetes-validations" = rules::prefix_length("aggregationLength", 32)))]
     pub aggregation_length: Option<i64>,
 
     /// Prefix length of the IPv6 routes that are announced.
     #[serde(default = "host_v6", skip_serializing_if = "Option::is_none", rename = "aggregationLengthV6")]
-    #[schemars(extend("format" = "int32"))]
+    #[schemars(extend("format" = "int32"), extend("x-kubernetes-validations" = rules::prefix_length("aggregationLengthV6", 128)))]
     pub aggregation_length_v6: Option<i64>,
 
     /// LOCAL_PREF of the routes on iBGP sessions; the highest wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "int32"))]
+    #[schemars(extend("format" = "int32"), extend("x-kubernetes-validations" = rules::local_pref()))]
     pub local_pref: Option<i64>,
 
     /// Communities of the routes: 64500:100, large:64500:1:2, or the name of an alias from a Community resource.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{fragments, is_false, is_zero};
+use super::{fragments, is_false, is_zero, rules};
 
 /// A router to speak BGP with, and how.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,36 +26,7 @@ use super::{fragments, is_false, is_zero};
 )]
 #[serde(rename_all = "camelCase", remote = "Self")]
 #[schemars(extend("required" = ["myASN"]))]
-// What MetalLB's webhook refuses in one peer by itself is refused here with no webhook running. Go's clients write absent
-// fields as 0 and "".
-#[schemars(extend("x-kubernetes-validations" = json!([
-    {
-        "rule": "self.myASN != 0",
-        "message": "myASN must be 1 to 4294967295",
-    },
-    {
-        "rule": "(has(self.peerASN) && self.peerASN != 0) != (has(self.dynamicASN) && self.dynamicASN != '')",
-        "message": "exactly one of peerASN (1 to 4294967295) and dynamicASN (internal or external) must be set",
-    },
-    {
-        "rule": "(has(self.peerAddress) && self.peerAddress != '') != (has(self.interface) && self.interface != '')",
-        "message": "exactly one of peerAddress and interface must be set",
-    },
-    {
-        "rule": "!(has(self.password) && self.password != '' && has(self.passwordSecret) && \
-                 has(self.passwordSecret.name) && self.passwordSecret.name != '')",
-        "message": "at most one of password and passwordSecret may be set",
-    },
-    {
-        "rule": "!(has(self.ebgpMultiHop) && self.ebgpMultiHop && has(self.peerASN) && self.peerASN == self.myASN)",
-        "message": "ebgpMultiHop is for eBGP, but peerASN equals myASN",
-    },
-    {
-        "rule": "!(has(self.holdTime) && has(self.keepaliveTime)) || \
-                 duration(self.keepaliveTime) <= duration(self.holdTime)",
-        "message": "keepaliveTime must not be longer than holdTime",
-    },
-])))]
+#[schemars(extend("x-kubernetes-validations" = rules::peer_v1beta2()))]
 pub struct BGPPeerSpec {
     /// AS number of our end of the session.
     #[serde(default, rename = "myASN", skip_serializing_if = "is_zero")]
@@ -79,6 +50,7 @@ pub struct BGPPeerSpec {
 
     /// Address of the peer. Either this or interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::ip_address("peerAddress")))]
     pub peer_address: Option<String>,
 
     /// Interface on which the peer is found by its router advertisements (an unnumbered session). Either this or
@@ -88,6 +60,7 @@ pub struct BGPPeerSpec {
 
     /// Our address of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::ip_address("sourceAddress")))]
     pub source_address: Option<String>,
 
     /// TCP port of the peer.
@@ -97,35 +70,22 @@ pub struct BGPPeerSpec {
 
     /// BGP hold time as a duration (90s): 0s, or at least 3s. Three times keepaliveTime when only that is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = json!([
-        {
-            "rule": "duration(self) == duration('0s') || \
-                     (duration(self) >= duration('3s') && duration(self) <= duration('65535s'))",
-            "message": "holdTime must be 0s, or 3s to 65535s",
-        },
-    ])))]
+    #[schemars(extend("x-kubernetes-validations" = rules::hold_time()))]
     pub hold_time: Option<String>,
 
     /// BGP keepalive time as a duration (30s), not more than holdTime. A third of holdTime when only that is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::keepalive_time()))]
     pub keepalive_time: Option<String>,
 
     /// How long to wait between attempts to connect, as a duration (10s), in whole seconds from 1 to 65535.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = json!([
-        {
-            "rule": "duration(self).getSeconds() >= 1 && duration(self).getSeconds() <= 65535",
-            "message": "connectTime must be between 1 second and 65535 seconds",
-        },
-        {
-            "rule": "duration(self).getMilliseconds() % 1000 == 0",
-            "message": "connectTime must be whole seconds",
-        },
-    ])))]
+    #[schemars(extend("x-kubernetes-validations" = rules::connect_time()))]
     pub connect_time: Option<String>,
 
     /// BGP identifier to present, an IPv4 address.
     #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::router_id()))]
     pub router_id: Option<String>,
 
     /// Selectors of the nodes that connect to the peer; one match is enough. Without any, all nodes do.

@@ -2,6 +2,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// Names for BGP communities.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub struct CommunitySpec {
     /// The names and their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16384))]
     pub communities: Vec<CommunityAlias>,
 }
 super::spec_may_be_absent!(CommunitySpec);
@@ -34,6 +37,7 @@ pub struct CommunityAlias {
 
     /// The value: 64500:100 (two 16-bit numbers) or large:64500:1:2 (three 32-bit numbers).
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = rules::community_value()))]
     pub value: String,
 }
 

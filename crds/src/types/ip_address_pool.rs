@@ -3,7 +3,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fragments;
+use super::{fragments, rules};
 
 /// Addresses that may be given to Services of type LoadBalancer.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,7 +28,7 @@ pub struct IPAddressPoolSpec {
     /// Addresses of the pool. Each entry is a CIDR (192.0.2.0/24, 2001:db8::/64) or a range of addresses
     /// (192.0.2.10-192.0.2.20). IPv4 and IPv6 may stand in one pool. No address may be in two pools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1))]
+    #[schemars(schema_with = "rules::pool_addresses")]
     pub addresses: Vec<String>,
 
     /// Whether addresses are given from this pool to Services that do not ask for it by name or by address.

@@ -17,6 +17,7 @@ mod configuration_state;
 mod crd;
 mod ip_address_pool;
 mod l2_advertisement;
+mod rules;
 pub mod schema;
 mod service_bgp_status;
 mod service_l2_status;

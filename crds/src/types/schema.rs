@@ -156,6 +156,19 @@ impl Admission<'_> {
             self.wrong(path, format!("{value} is not allowed; allowed are {}", allowed.join(", ")));
         }
         if let Some(list) = value.as_array()
+            && let Some(most) = schema.get("maxItems").and_then(Value::as_u64)
+            && (list.len() as u64) > most
+        {
+            self.wrong(path, format!("{} entries are too many; allowed are at most {most}", list.len()));
+        }
+        // The API server counts Unicode code points.
+        if let Some(count) = value.as_str().map(|text| text.chars().count())
+            && let Some(most) = schema.get("maxLength").and_then(Value::as_u64)
+            && (count as u64) > most
+        {
+            self.wrong(path, format!("a text of {count} characters is too long; allowed are at most {most}"));
+        }
+        if let Some(list) = value.as_array()
             && let Some(least) = schema.get("minItems").and_then(Value::as_u64)
             && (list.len() as u64) < least
         {

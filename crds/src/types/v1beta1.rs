@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{is_false, is_zero};
+use super::{is_false, is_zero, rules};
 
 /// A router to speak BGP with, as v1beta1 has it.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,7 @@ use super::{is_false, is_zero};
 )]
 #[serde(rename_all = "camelCase", remote = "Self")]
 #[schemars(extend("required" = ["myASN", "peerASN", "peerAddress"]))]
+#[schemars(extend("x-kubernetes-validations" = rules::peer_v1beta1()))]
 pub struct BGPPeerSpec {
     /// AS number of our end of the session.
     #[serde(default, rename = "myASN", skip_serializing_if = "is_zero")]
@@ -44,10 +45,12 @@ pub struct BGPPeerSpec {
 
     /// Address of the peer.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("x-kubernetes-validations" = rules::ip_address("peerAddress")))]
     pub peer_address: String,
 
     /// Our address of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::ip_address("sourceAddress")))]
     pub source_address: Option<String>,
 
     /// TCP port of the peer.
@@ -57,14 +60,17 @@ pub struct BGPPeerSpec {
 
     /// BGP hold time as a duration (90s): 0s, or at least 3s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::hold_time()))]
     pub hold_time: Option<String>,
 
     /// BGP keepalive time as a duration (30s), not more than holdTime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::keepalive_time()))]
     pub keepalive_time: Option<String>,
 
     /// BGP identifier to present, an IPv4 address.
     #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::router_id()))]
     pub router_id: Option<String>,
 
     /// Selectors of the nodes that connect to the peer; one match is enough. Without any, all nodes do.
