@@ -90,6 +90,86 @@ fn json_has_errors_with_object_and_field() {
     assert_eq!(value["config"]["pools"][1]["announcedBy"], "layer 2 and BGP");
 }
 
+/// Every key of docs/reference/check-json.md, and no other.
+#[test]
+fn json_has_the_fields_of_the_reference() {
+    let keys = |value: &Value| {
+        let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+        keys.sort();
+        keys.join(" ")
+    };
+    let json = |file: &str| -> Value {
+        serde_json::from_slice(&patina(&["check", "-f", file, "-o", "json"], "").stdout).unwrap()
+    };
+    let valid = json("everything.yaml");
+    assert_eq!(keys(&valid), "config errors notes objects valid warnings");
+    assert_eq!(keys(&valid["config"]), "bgpAdvertisements l2Advertisements peers pools reservations");
+    let first = |list: &str| keys(&valid["config"][list][0]);
+    assert_eq!(first("pools"), "addresses announcedBy autoAssign avoidBuggyIPs for name");
+    assert_eq!(first("l2Advertisements"), "interfaces name nodes pools services");
+    assert_eq!(
+        first("bgpAdvertisements"),
+        "aggregationLength aggregationLengthV6 name nodes peers pools services"
+    );
+    assert_eq!(first("peers"), "address myASN name");
+    let kept = json("reservations.yaml");
+    let kept = &kept["config"]["reservations"];
+    assert_eq!(keys(&kept[0]), "addresses name reason service");
+    assert_eq!((&kept[0]["service"], &kept[0]["addresses"][0]), (&Value::Null, &"192.0.2.1".into()));
+    assert_eq!(keys(&kept[1]["service"]), "name namespace");
+    let warned = json("no_advertisement.yaml");
+    assert_eq!(keys(&warned["warnings"][0]), "kind message name namespace");
+
+    let invalid = json("all_at_once.yaml");
+    assert_eq!(invalid["config"], Value::Null);
+    let errors = invalid["errors"].as_array().unwrap();
+    assert!(errors.iter().any(|error| keys(error) == "document field file kind message name namespace"));
+    assert!(errors.iter().any(|error| keys(error) == "field kind message name namespace"));
+    let page = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/check-json.md"),
+    )
+    .unwrap();
+    for value in [&valid, &valid["config"], &valid["config"]["bgpAdvertisements"][0], &errors[0], &kept[0]] {
+        for key in keys(value).split(' ') {
+            assert!(page.contains(&format!("`{key}`")), "{key} is not in docs/reference/check-json.md");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_text_and_what_is_empty_is_code_2() {
+    let directory = tempdir("code2");
+    std::fs::write(directory.join("latin1.yaml"), b"# caf\xe9\napiVersion: v1\n").unwrap();
+    std::fs::create_dir_all(directory.join("empty")).unwrap();
+    std::fs::write(directory.join("empty/readme.txt"), "no YAML by its name").unwrap();
+    for (file, part) in [("latin1.yaml", "latin1.yaml"), ("empty", "has no .yaml"), ("absent", "absent")] {
+        for output in ["text", "json"] {
+            let file = directory.join(file);
+            let result = patina(&["check", "-f", file.to_str().unwrap(), "-o", output], "");
+            assert_eq!((result.status.code(), out(&result).as_str()), (Some(2), ""), "{}", file.display());
+            assert!(err(&result).starts_with("error: ") && err(&result).contains(part), "{}", err(&result));
+        }
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_file_that_windows_wrote_is_read() {
+    let text =
+        "\u{feff}apiVersion: metallb.io/v1beta1\r\nkind: L2Advertisement\r\nmetadata:\r\n  name: all\r\n";
+    let output = patina(&["check", "-f", "-"], text);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).contains("Valid: 1 object."), "{}", out(&output));
+}
+
+/// A directory for one test, empty.
+fn tempdir(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
 #[test]
 fn usage_and_missing_files_are_code_2() {
     for (args, part) in [
@@ -107,7 +187,7 @@ fn usage_and_missing_files_are_code_2() {
 
 #[test]
 fn help_says_kubectl_patina_and_teaches() {
-    for args in [&["--help"][..], &["check", "--help"], &["why", "--help"]] {
+    for args in [&["--help"][..], &["check", "--help"], &["migrate", "--help"], &["why", "--help"]] {
         let output = patina(args, "");
         assert_eq!(output.status.code(), Some(0));
         let text = out(&output);

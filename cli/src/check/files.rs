@@ -12,7 +12,7 @@ use super::Source;
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
 /// Reads what `-f` names, in the order given; the files of a directory in the order of their names.
-pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Source>> {
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in paths {
         if path == Path::new("-") {

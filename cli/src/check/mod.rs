@@ -1,13 +1,14 @@
 //! `kubectl patina check`: files in, what they mean or everything that is wrong out. No cluster.
 
-mod files;
+pub(crate) mod files;
 mod render;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use patina_crds::config::manifest::{self, Manifest, ManifestErrors, Options};
+use patina_crds::config::manifest::{self, Gaps, ManifestError, Options, Reading};
 use patina_crds::config::{self, Loaded, Resources};
+use patina_crds::yaml::Limits;
 use serde::Serialize;
 use serde_json::json;
 
@@ -74,22 +75,21 @@ struct Problem {
 pub fn judge(sources: &[Source], options: &Options) -> Verdict {
     let mut all = Resources { namespace: options.namespace.clone(), ..Resources::default() };
     let mut verdict = Verdict { objects: 0, loaded: None, errors: Vec::new(), notes: Vec::new() };
+    let mut gaps = Gaps::default();
     for source in sources {
-        match manifest::read(&source.text, options) {
-            Ok(Manifest { resources, notes }) => {
-                verdict.notes.extend(notes.iter().map(|note| format!("{}: {note}", source.name)));
-                verdict.add(&mut all, resources, source);
-            }
-            Err(errors) => verdict.refuse(source, errors),
-        }
-    }
-    if !verdict.errors.is_empty() {
-        return verdict; // what the whole means is not known
+        let reading = manifest::read_all(&source.text, options, Limits::OF_A_FILE);
+        let Reading { manifest: found, errors, gaps: more, .. } = reading;
+        verdict.notes.extend(found.notes.iter().map(|note| format!("{}: {note}", source.name)));
+        verdict.refuse(source, errors);
+        verdict.add(&mut all, found.resources, source);
+        gaps.extend(more);
     }
     match config::build(&all) {
-        Ok(loaded) => verdict.loaded = Some(loaded),
+        // What the whole means is not known when a part of it could not be read.
+        Ok(loaded) => verdict.loaded = verdict.errors.is_empty().then_some(loaded),
         Err(errors) => {
-            verdict.errors = errors.0.into_iter().map(Problem::of_config).collect();
+            let own = errors.0.into_iter().filter(|error| !gaps.explain(error));
+            verdict.errors.extend(own.map(Problem::of_config));
         }
     }
     verdict
@@ -135,8 +135,8 @@ impl Verdict {
         });
     }
 
-    fn refuse(&mut self, source: &Source, errors: ManifestErrors) {
-        self.errors.extend(errors.0.into_iter().map(|error| Problem {
+    fn refuse(&mut self, source: &Source, errors: Vec<ManifestError>) {
+        self.errors.extend(errors.into_iter().map(|error| Problem {
             line: format!("{}: {error}", source.name),
             file: Some(source.name.clone()),
             document: Some(error.document),

@@ -68,6 +68,14 @@ pub(super) fn config(config: &Config) -> String {
         ]);
     }
     push(&mut out, &peers);
+
+    let mut kept = Table::new(&["RESERVATION", "ADDRESSES", "FOR", "REASON"]);
+    for reservation in &config.reservations {
+        let user = reservation.service.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+        let ranges: Vec<_> = reservation.ranges.iter().map(kept_range).collect();
+        kept.row([reservation.source.name.clone(), ranges.join(", "), user, reservation.reason.clone()]);
+    }
+    push(&mut out, &kept);
     out
 }
 
@@ -114,7 +122,23 @@ pub(super) fn json(config: &Config) -> Value {
         .iter()
         .map(|peer| json!({"name": peer.source.name, "address": peer_address(peer), "myASN": peer.my_asn}))
         .collect();
-    json!({"pools": pools, "l2Advertisements": l2, "bgpAdvertisements": bgp, "peers": peers})
+    let reservations: Vec<_> = config
+        .reservations
+        .iter()
+        .map(|reservation| {
+            let service = reservation.service.as_ref();
+            json!({
+                "name": reservation.source.name,
+                "addresses": reservation.ranges.iter().map(kept_range).collect::<Vec<_>>(),
+                "service": service.map(|id| json!({"namespace": id.namespace, "name": id.name})),
+                "reason": reservation.reason,
+            })
+        })
+        .collect();
+    json!({
+        "pools": pools, "l2Advertisements": l2, "bgpAdvertisements": bgp, "peers": peers,
+        "reservations": reservations,
+    })
 }
 
 fn push(out: &mut String, table: &Table) {
@@ -132,6 +156,11 @@ pub(super) fn range(range: &AddressRange) -> String {
         [(_, prefix)] if range.first() != range.last() => format!("{}/{prefix}", range.first()),
         _ => range.to_string(),
     }
+}
+
+/// A reservation may be of one address, which has no need of a prefix.
+fn kept_range(kept: &AddressRange) -> String {
+    if kept.first() == kept.last() { kept.first().to_string() } else { range(kept) }
 }
 
 /// Addresses that can be given; large IPv6 pools as a power of two.
