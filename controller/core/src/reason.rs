@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-
-use patina_crds::config::ObjectRef;
+use std::sync::Arc;
 
 use crate::allocator::{Bar, Clash, Keeper};
 use crate::request::RequestError;
@@ -86,7 +85,7 @@ pub enum Reason {
         /// The address.
         address: IpAddr,
         /// The reservation.
-        reservation: ObjectRef,
+        keeper: Arc<Keeper>,
         /// Who has it.
         owner: ServiceId,
     },
@@ -95,7 +94,7 @@ pub enum Reason {
         /// The address.
         address: IpAddr,
         /// The reservation.
-        reservation: ObjectRef,
+        keeper: Arc<Keeper>,
         /// What for.
         by: UsedBy,
     },
@@ -208,13 +207,12 @@ impl fmt::Display for Reason {
                 }
                 Ok(())
             }
-            Self::ReservedHeld { address, reservation, owner } => {
-                write!(
-                    f,
-                    "{reservation} keeps {address} for this Service, but Service {owner} still holds it"
-                )
+            Self::ReservedHeld { address, keeper, owner } => {
+                let reservation = &keeper.reservation;
+                write!(f, "{reservation} keeps {address} for this Service, but Service {owner} still holds it")
             }
-            Self::ReservedInUse { address, reservation, by } => {
+            Self::ReservedInUse { address, keeper, by } => {
+                let reservation = &keeper.reservation;
                 write!(f, "{reservation} keeps {address} for this Service, but it is {by}")
             }
         }
@@ -358,7 +356,7 @@ pub enum Notice {
         /// The lowest that is reserved for it.
         address: IpAddr,
         /// The reservation.
-        reservation: ObjectRef,
+        keeper: Arc<Keeper>,
     },
 }
 
@@ -407,10 +405,11 @@ impl fmt::Display for Notice {
             Self::HoldsBarred { address, bar } => {
                 write!(f, "{address} is {bar}; the Service had it before and keeps it")
             }
-            Self::ReservationUnused { address, reservation } => write!(
+            Self::ReservationUnused { address, keeper } => write!(
                 f,
-                "{reservation} keeps {address} for this Service, which keeps the address it has; to get the reserved one, \
-                 name it in metallb.io/loadBalancerIPs or create the Service again"
+                "{} keeps {address} for this Service, which keeps the address it has; to get the reserved one, \
+                 name it in metallb.io/loadBalancerIPs or create the Service again",
+                keeper.reservation
             ),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use patina_crds::config::{Config, Pool};
 use patina_crds::keys;
@@ -156,7 +157,7 @@ pub enum RequestError {
         /// The address.
         address: IpAddr,
         /// The reservation.
-        keeper: Keeper,
+        keeper: Arc<Keeper>,
     },
     /// The network uses the address itself.
     #[error("requested address {address} is {by}; the network's own addresses are not given to Services")]
@@ -219,7 +220,7 @@ pub fn check(
                 return Err(RequestError::InUse { address: *address, by: by.clone() });
             }
             Some(Bar::Reserved(keeper)) => {
-                let keeper = Keeper::clone(keeper);
+                let keeper = Arc::clone(keeper);
                 return Err(RequestError::Reserved { address: *address, keeper });
             }
             None => {}

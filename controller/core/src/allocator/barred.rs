@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use patina_crds::config::{Config, ObjectRef};
+use patina_crds::config::{Config, ObjectRef, Reservation};
 use patina_crds::net::{AddressRange, Family, to_number};
 
 use crate::surroundings::{Surroundings, UsedBy};
@@ -28,6 +28,16 @@ pub struct Keeper {
     pub service: Option<ServiceId>,
     /// Why, in its author's words; may be empty.
     pub reason: String,
+}
+
+impl Keeper {
+    pub(super) fn of(reservation: &Reservation) -> Self {
+        Self {
+            reservation: reservation.source.clone(),
+            service: reservation.service.clone(),
+            reason: reservation.reason.clone(),
+        }
+    }
 }
 
 impl Bar {
@@ -61,11 +71,7 @@ impl Barred {
             }
         }
         for reservation in &config.reservations {
-            let bar = Bar::Reserved(Arc::new(Keeper {
-                reservation: reservation.source.clone(),
-                service: reservation.service.clone(),
-                reason: reservation.reason.clone(),
-            }));
+            let bar = Bar::Reserved(Arc::new(Keeper::of(reservation)));
             for range in &reservation.ranges {
                 for (part, _) in parts(pools, range) {
                     barred.insert(range.family(), part, &bar);
@@ -132,8 +138,6 @@ pub(super) fn parts<'a, P>(
 
 #[cfg(test)]
 mod tests {
-    use patina_crds::config::Reservation;
-
     use super::*;
     use crate::surroundings::InUse;
 

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use patina_crds::config::{Config, ObjectRef};
+use patina_crds::config::Config;
 use patina_crds::net::{AddressRange, Family, from_number, to_number};
 
 use super::PoolId;
-use super::barred::{Barred, PoolRanges, parts};
+use super::barred::{Barred, Keeper, PoolRanges, parts};
 use super::line::FreeLine;
 use super::space::is_buggy;
 use crate::view::ServiceId;
@@ -22,7 +23,7 @@ pub(super) struct KeptLines {
 #[derive(Clone, Debug)]
 pub(super) struct KeptLine {
     /// The first reservation that says so.
-    pub(super) reservation: ObjectRef,
+    pub(super) keeper: Arc<Keeper>,
     /// Parts of ranges of the pool, as reserved; some may be the network's own.
     pub(super) ranges: Vec<AddressRange>,
     /// By number: those that it could get and nobody has.
@@ -44,7 +45,7 @@ impl KeptLines {
                     let line =
                         kept.of.entry(service.clone()).or_default().entry((*pool, family)).or_insert_with(
                             || KeptLine {
-                                reservation: reservation.source.clone(),
+                                keeper: Arc::new(Keeper::of(reservation)),
                                 ranges: Vec::new(),
                                 free: FreeLine::default(),
                             },

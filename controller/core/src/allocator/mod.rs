@@ -13,8 +13,9 @@ mod space;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use patina_crds::config::{Config, ObjectRef, ServiceAllocation};
+use patina_crds::config::{Config, ServiceAllocation};
 use patina_crds::net::{Family, to_number};
 
 pub use self::barred::{Bar, Keeper};
@@ -461,9 +462,9 @@ impl Allocator {
     pub(crate) fn kept_for(
         &self,
         id: &ServiceId,
-    ) -> impl Iterator<Item = (PoolId, Family, IpAddr, &ObjectRef)> {
+    ) -> impl Iterator<Item = (PoolId, Family, IpAddr, &Arc<Keeper>)> {
         self.kept.lines(id).filter_map(|((pool, family), line)| {
-            Some((*pool, *family, line.ranges.first()?.first(), &line.reservation))
+            Some((*pool, *family, line.ranges.first()?.first(), &line.keeper))
         })
     }
 

@@ -1,5 +1,7 @@
 //! Step 11 of api.md 3.3: what a Service gets that has nothing.
 
+use std::sync::Arc;
+
 use patina_crds::net::Family;
 
 use super::{Case, Given};
@@ -22,24 +24,35 @@ impl Case<'_> {
             return self.give_reserved(&reserved);
         }
         let (pinned, open, _) = self.allocator.pool_order();
-        let pinned: Vec<PoolId> = pinned.iter().filter(|pool| self.permitted(**pool)).copied().collect();
-        if pinned.is_empty() {
-            let open = open.to_vec();
-            return self.give_from(&open);
+        let first: Vec<PoolId> = pinned.iter().filter(|pool| self.permitted(**pool)).copied().collect();
+        let all = [&first, open].concat();
+        // A pool that has only a priority is tried with the pinned ones, but is meant for nobody in particular.
+        let is_pinned = |pool: &&PoolId| self.allocator.allocation(**pool).is_some_and(|a| a.is_pinned());
+        let pinned: Vec<PoolId> = first.iter().filter(is_pinned).copied().collect();
+        if self.rules.policy.strict_pinning && !pinned.is_empty() {
+            return self.give_from(&first);
         }
-        if self.rules.policy.strict_pinning {
-            return self.give_from(&pinned);
+        let (addresses, pool) = self.give_from_either(&first, &all)?;
+        if !first.contains(&pool) {
+            let wanted = |pool: &&PoolId| self.families.iter().any(|f| self.allocator.has_family(**pool, *f));
+            let full: Vec<PoolId> = pinned.iter().filter(wanted).copied().collect();
+            if !full.is_empty() {
+                let (pinned, pool) = (self.names(&full), self.allocator.name(pool).to_owned());
+                self.notices.push(Notice::PinnedPoolsFull { pinned, pool });
+            }
         }
-        let all = [&pinned, open].concat();
-        if let Some(given) = self.first_of(&pinned) {
+        Ok((addresses, pool))
+    }
+
+    /// Anything from `first` comes before everything from the rest of `all`.
+    fn give_from_either(&mut self, first: &[PoolId], all: &[PoolId]) -> Result<Given, Reason> {
+        if !first.is_empty()
+            && let Some(given) = self.first_of(first)
+        {
             self.want_second(&given.0, given.1);
             return Ok(given);
         }
-        let (addresses, pool) = self.give_from(&all)?;
-        let pinned = self.names(&pinned);
-        let name = self.allocator.name(pool).to_owned();
-        self.notices.push(Notice::PinnedPoolsFull { pinned, pool: name });
-        Ok((addresses, pool))
+        self.give_from(all)
     }
 
     fn give_exactly(&mut self, request: &Request) -> Result<Given, Reason> {
@@ -170,12 +183,12 @@ impl Case<'_> {
             .allocator
             .kept_for(id)
             .filter(|(pool, family, ..)| pools.contains(pool) && self.families.contains(family));
-        ours.filter_map(|(pool, family, _, reservation)| {
-            let reservation = reservation.clone();
+        ours.filter_map(|(pool, family, _, keeper)| {
+            let keeper = Arc::clone(keeper);
             let (address, trouble) = self.allocator.kept_trouble(id, pool, family)?;
             Some(match trouble {
-                KeptTrouble::Held(owner) => Reason::ReservedHeld { address, reservation, owner },
-                KeptTrouble::Network(by) => Reason::ReservedInUse { address, reservation, by },
+                KeptTrouble::Held(owner) => Reason::ReservedHeld { address, keeper, owner },
+                KeptTrouble::Network(by) => Reason::ReservedInUse { address, keeper, by },
                 KeptTrouble::Buggy => {
                     let pool = self.allocator.name(pool).to_owned();
                     Reason::Request(RequestError::Buggy { address, pool })

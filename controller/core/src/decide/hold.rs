@@ -1,6 +1,7 @@
 //! Steps 6 to 10 of api.md 3.3: what a Service keeps of what it holds.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use patina_crds::net::Family;
 
@@ -122,9 +123,9 @@ impl Case<'_> {
                 && of_family.clone().next().is_some()
                 && !of_family.into_iter().any(|ip| self.allocator.is_kept_for(id, *ip))
         });
-        if let Some((_, _, address, reservation)) = unused {
-            let reservation = reservation.clone();
-            self.notices.push(Notice::ReservationUnused { address, reservation });
+        if let Some((_, _, address, keeper)) = unused {
+            let keeper = Arc::clone(keeper);
+            self.notices.push(Notice::ReservationUnused { address, keeper });
         }
     }
 }

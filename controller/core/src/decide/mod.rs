@@ -141,6 +141,7 @@ type Given = (Vec<IpAddr>, PoolId);
 impl Case<'_> {
     fn decide(mut self, held: &[IpAddr], request: Result<Request, RequestError>) -> (Outcome, Option<Want>) {
         let mut lost = None;
+        let said = self.notices.len();
         if !held.is_empty() {
             match self.hold(held, &request) {
                 Ok((addresses, pool)) => {
@@ -155,6 +156,8 @@ impl Case<'_> {
                 }
                 Err(why) => {
                     self.allocator.release(&self.service.id);
+                    // What would have been told about keeping it.
+                    self.notices.truncate(said);
                     lost = Some(why);
                 }
             }
