@@ -2,6 +2,9 @@
 //! own reader of files as the API server reads them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
+#[path = "crds/rules.rs"]
+mod rules;
+
 use std::fs;
 
 use kube::Api;
@@ -13,7 +16,7 @@ use patina_e2e::paths;
 
 const NAMESPACE: &str = "metallb-system";
 
-/// An API server with the nine kinds and MetalLB's namespace.
+/// An API server with the ten kinds and MetalLB's namespace.
 async fn plane() -> ControlPlane {
     let options = Options { controller_manager: false, ..Options::default() };
     let plane = ControlPlane::start(options).await.unwrap();
@@ -34,7 +37,8 @@ fn resource(version: &str, kind: &str, name: &str, spec: &str) -> String {
 }
 
 /// Kind, a nested field of it, and a word of its explanation.
-const EXPLAINED: [(&str, &str, &str); 9] = [
+const EXPLAINED: [(&str, &str, &str); 10] = [
+    ("addressreservation", "spec.service.name", "Service"),
     ("ipaddresspool", "spec.serviceAllocation.namespaceSelectors.matchExpressions.operator", "NotIn"),
     ("l2advertisement", "spec.preferredNodeSelectors.weight", "1 to 100"),
     ("bgpadvertisement", "spec.aggregationLengthV6", "IPv6"),
@@ -51,13 +55,14 @@ async fn every_kind_is_established_explained_and_decodes_without_a_spec() {
     let plane = plane().await;
     let columns = "-o=jsonpath={range .items[*]}{.metadata.name}{range .status.conditions[*]} {.type}={.status}{end}{\"\\n\"}{end}";
     let crds = plane.kubectl(&["get", "crds", columns]).await.unwrap();
-    assert_eq!(crds.lines().count(), 9, "{crds}");
+    assert_eq!(crds.lines().count(), EXPLAINED.len(), "{crds}");
     for line in crds.lines() {
         assert!(line.contains("Established=True") && !line.contains("NonStructuralSchema"), "{line}");
     }
     for (kind, field, word) in EXPLAINED {
         let whole = plane.kubectl(&["explain", kind]).await.unwrap();
-        assert!(whole.contains("GROUP:      metallb.io") && whole.contains("spec"), "{whole}");
+        let group = if kind == "addressreservation" { types::OUR_GROUP } else { types::GROUP };
+        assert!(whole.contains(&format!("GROUP:      {group}\n")) && whole.contains("spec"), "{whole}");
         let nested = plane.kubectl(&["explain", &format!("{kind}.{field}")]).await.unwrap();
         assert!(nested.contains(word), "{kind}.{field}: {nested}");
     }
