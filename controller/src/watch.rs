@@ -97,7 +97,11 @@ where
 }
 
 fn gone(id: ServiceId) -> Change {
-    if id.namespace.is_empty() { Change::Namespace(id.name, Labels::new()) } else { Change::ServiceGone(id) }
+    if id.namespace.is_empty() {
+        Change::Namespace(id.name.clone(), Labels::new())
+    } else {
+        Change::ServiceGone(id)
+    }
 }
 
 /// What the status says now.
