@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use patina_crds::keys;
+use patina_crds::net::AddressRange;
 
 /// See addresses on bare metal: check a configuration, ask why a Service is, or is not, reachable.
 #[derive(Debug, Parser)]
@@ -12,6 +13,12 @@ use patina_crds::keys;
 Examples:
   # is this configuration valid, and what does it mean? (no cluster needed)
   kubectl patina check -f pools.yaml
+
+  # what would it give to these Services, and who would announce it? (no cluster needed)
+  kubectl patina plan -f pools.yaml -f services.yaml
+
+  # the ConfigMap of MetalLB 0.12 and older as resources (no cluster needed)
+  kubectl patina migrate -f config.yaml > resources.yaml
 
   # why has this Service no address, or does nobody reach it?
   kubectl patina why web -n shop
@@ -28,6 +35,10 @@ pub struct Cli {
 pub enum Command {
     /// Check a configuration offline: say what it means, or everything that is wrong with it
     Check(Check),
+    /// Say offline which address each Service gets, and who announces it
+    Plan(Plan),
+    /// Write the ConfigMap of MetalLB 0.12 and older as resources that mean the same
+    Migrate(Migrate),
     /// Say why a Service has, or has not, an address, and who announces it
     Why(Why),
     /// Print the version
@@ -64,6 +75,115 @@ pub struct Check {
     /// Output format
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads what `check` reads, and Services, EndpointSlices, Nodes, Namespaces and ServiceCIDRs; other objects in the files are
+left alone. The decisions are those of the controller and the speakers: the same code makes them. Every node is taken to
+run a speaker whose interfaces are usable. Addresses in a Service's status are addresses that it holds.
+
+Examples:
+  kubectl patina plan -f deploy/
+  kubectl patina plan -f pools.yaml -f services.yaml --assume-endpoints
+  kubectl get -A services,endpointslices,nodes,namespaces -o yaml | kubectl patina plan -f - -f new-pools.yaml
+  kubectl patina plan -f deploy/ -o json
+
+Exit codes: 0 planned (also when a Service stays without an address), 1 there are errors in the files, 2 a file cannot be
+read.")]
+pub struct Plan {
+    /// File, directory (its .yaml, .yml and .json files), or - for standard input; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub file: Vec<PathBuf>,
+
+    /// Namespace of the configuration, and of its objects that name none
+    #[arg(short, long, env = "METALLB_NAMESPACE", default_value = keys::DEFAULT_NAMESPACE)]
+    pub namespace: String,
+
+    /// Name of the ConfigMap with a configuration as MetalLB 0.12 and older had it
+    #[arg(long, value_name = "NAME", default_value = keys::LEGACY_CONFIG)]
+    pub config: String,
+
+    /// Namespace of Services and EndpointSlices that name none
+    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+    pub service_namespace: String,
+
+    /// IP families of the cluster, the primary one first: where a Service says nothing else, its cluster IPs are of these
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FAMILIES", default_value = "ipv4,ipv6")]
+    pub families: Vec<IpFamily>,
+
+    /// Range of cluster IPs, beside those of the ServiceCIDRs in the files; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub service_cidr: Vec<AddressRange>,
+
+    /// Plan for a controller and speakers with this --lb-class
+    #[arg(long, value_name = "CLASS")]
+    pub lb_class: Option<String>,
+
+    /// Plan for a controller with --strict-pinning
+    #[arg(long)]
+    pub strict_pinning: bool,
+
+    /// Plan for speakers with --ignore-exclude-lb
+    #[arg(long)]
+    pub ignore_exclude_lb: bool,
+
+    /// Take a Service without any EndpointSlice to have a ready endpoint on every node, not none
+    #[arg(long)]
+    pub assume_endpoints: bool,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+/// An IP family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IpFamily {
+    /// IPv4
+    Ipv4,
+    /// IPv6
+    Ipv6,
+}
+
+/// `migrate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints resources for kubectl apply. They have the names that MetalLB's own tool gives them (peer1, l2advertisement1,
+bgpadvertisement1, communities); pools and BFD profiles keep theirs, in lower case and with dashes where a resource may not
+have the old one. Timers that were not written are not written. Notes on what changes go to standard error.
+
+Examples:
+  kubectl get configmap -n metallb-system config -o yaml | kubectl patina migrate -f - > resources.yaml
+  kubectl patina migrate -f config.yaml | kubectl patina check -f -
+
+Exit codes: 0 migrated, 1 the ConfigMap has errors or there is none, 2 the file cannot be read.")]
+pub struct Migrate {
+    /// File with the ConfigMap, or with nothing but the value of its key; a directory, or - for standard input
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Namespace of the ConfigMap, and of the resources
+    #[arg(short, long, env = "METALLB_NAMESPACE", default_value = keys::DEFAULT_NAMESPACE)]
+    pub namespace: String,
+
+    /// Name of the ConfigMap
+    #[arg(long, value_name = "NAME", default_value = keys::LEGACY_CONFIG)]
+    pub config: String,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    pub output: Manifests,
+}
+
+/// How to print manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Manifests {
+    /// YAML documents
+    Yaml,
+    /// A List in JSON
+    Json,
 }
 
 /// `why`.

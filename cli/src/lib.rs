@@ -3,6 +3,8 @@
 
 pub mod args;
 pub mod check;
+pub mod migrate;
+pub mod plan;
 pub mod table;
 pub mod why;
 
@@ -20,6 +22,8 @@ use args::{Cli, Command, Output, Why};
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Check(args) => check::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Why(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(why(&args))

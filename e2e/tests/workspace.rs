@@ -17,9 +17,13 @@ const LAYERS: [(&str, u8); 8] = [
     ("patina-runtime", 2),
     ("patina-controller", 3),
     ("patina-speaker", 3),
-    ("kubectl-patina", 3),
-    ("patina-e2e", 4),
+    ("kubectl-patina", 4),
+    ("patina-e2e", 5),
 ];
+
+/// What `kubectl patina` may use of the daemons' libraries: how they read Kubernetes' objects. It runs nothing of them.
+const READERS: [&str; 3] =
+    ["patina_controller::convert", "patina_controller::surroundings", "patina_speaker::convert"];
 
 /// Packages that decide and do nothing else.
 const PURE: [&str; 3] = ["patina-crds", "patina-controller-core", "patina-speaker-core"];
@@ -71,6 +75,7 @@ fn the_top_level_is_what_the_map_says() {
         "deny.toml",
         "docs",
         "e2e",
+        "fuzz",
         "rust-toolchain.toml",
         "rustfmt.toml",
         "speaker",
@@ -95,6 +100,27 @@ fn no_arrow_turns() {
         }
     }
     assert!(turned.is_empty(), "arrows that turn: {turned:?}");
+}
+
+#[test]
+fn the_plugin_only_reads_as_the_daemons_read() {
+    let sources: Vec<_> =
+        tracked().into_iter().filter(|path| path.starts_with("cli/src/") && path.ends_with(".rs")).collect();
+    let mut used = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for path in &sources {
+        for (number, line) in read(path).lines().enumerate() {
+            for daemon in ["patina_controller::", "patina_speaker::"] {
+                let Some(at) = line.find(daemon) else { continue };
+                match READERS.iter().find(|allowed| line[at..].starts_with(**allowed)) {
+                    Some(reader) => drop(used.insert(*reader)),
+                    None => wrong.push(format!("{path}:{}: {}", number + 1, line.trim())),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "allowed are {READERS:?}, each named with its module: {wrong:#?}");
+    assert_eq!(used, READERS.into(), "what is allowed and not used, is not allowed");
 }
 
 #[test]
