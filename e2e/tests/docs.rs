@@ -15,7 +15,8 @@ use patina_e2e::wait::{self, Seen, secs};
 use patina_e2e::{binaries, paths};
 
 /// One test each, below.
-const PAGES: [&str; 5] = ["from-metallb", "install", "layer2", "pools", "troubleshooting"];
+const PAGES: [&str; 6] =
+    ["from-metallb", "install", "layer2", "pools", "reserved-addresses", "troubleshooting"];
 
 /// A command that only looks is asked again for so long.
 const PATIENCE: std::time::Duration = secs(30);
@@ -49,6 +50,11 @@ fn layer2() {
 #[test]
 fn pools() {
     follow("pools");
+}
+
+#[test]
+fn reserved_addresses() {
+    follow("reserved-addresses");
 }
 
 #[test]
