@@ -288,6 +288,7 @@ fn service_option(view: &mut ServiceView, option: &str) -> Option<()> {
         ("local", "") => view.traffic_policy = TrafficPolicy::Local,
         ("selector", pairs) => view.selector = labels(pairs.split(','))?,
         ("labels", pairs) => view.labels = labels(pairs.split(','))?,
+        ("held", "nothing") => view.held.clear(),
         ("held", ips) => {
             view.held = ips.split('+').map(|ip| ip.parse().ok()).collect::<Option<_>>()?;
         }

@@ -161,15 +161,17 @@ impl Case<'_> {
         let reason = self.reserved_trouble(&fitting).unwrap_or_else(|| {
             let each = || fitting.iter().flat_map(|pool| self.families.iter().map(|family| (*pool, *family)));
             let kept_back = each().map(|(pool, family)| self.allocator.kept_back(pool, family));
-            let set_aside = |(pool, family)| {
-                let older = self.rules.queue.set_aside(pool, &self.turn)?;
-                (self.allocator.available(pool, family) > 0).then(|| older.clone())
+            // Only where it is what is in the way.
+            let set_aside = |pool: &PoolId| {
+                let older = self.rules.queue.set_aside(*pool, &self.turn)?;
+                let left = |family: &Family| self.allocator.available(*pool, *family) > 0;
+                self.families.iter().all(left).then(|| older.clone())
             };
             Reason::Exhausted {
                 families,
                 pools: self.names(&fitting),
                 kept_back: kept_back.fold(0, u128::saturating_add),
-                set_aside_for: each().find_map(set_aside),
+                set_aside_for: fitting.iter().find_map(set_aside),
             }
         });
         self.want_automatic(fitting, &self.families.clone());
