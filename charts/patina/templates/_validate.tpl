@@ -24,9 +24,10 @@ A value that asks for nothing (frrk8s.enabled: false) passes, so that most value
 {{- if dig "networkpolicies" "enabled" false $v.AsMap }}
 {{- fail "networkpolicies.enabled: this version of the chart renders no NetworkPolicy; remove networkpolicies" }}
 {{- end }}
-{{- $mode := dig "controller" "webhookMode" "disabled" $v.AsMap }}
-{{- if ne $mode "disabled" }}
-{{- fail (printf "controller.webhookMode: %s: this version has no webhook (the CRDs' own rules and the controller check the configuration); remove the value" $mode) }}
+{{- range $port := list $v.prometheus.metricsPort $v.controller.livenessProbe.port }}
+{{- if and (eq (int $port) 9443) (ne $v.controller.webhookMode "disabled") }}
+{{- fail "9443 is the webhook's port; choose another for prometheus.metricsPort and controller.livenessProbe.port, or set controller.webhookMode: disabled" }}
+{{- end }}
 {{- end }}
 {{- range $room := list "controller" "speaker" }}
 {{- $values := get $v.AsMap $room }}

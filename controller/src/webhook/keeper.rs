@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
@@ -303,7 +303,9 @@ impl Keeper {
     /// For how long the Service has had an endpoint that is ready.
     fn is_reachable(&mut self) -> Option<Duration> {
         let ready = self.endpoints.state().iter().any(|slice| {
-            slice.endpoints.iter().any(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true))
+            let somewhere = slice.ports.iter().flatten().any(|port| port.port.is_some());
+            let ready = |e: &Endpoint| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+            somewhere && slice.endpoints.iter().any(ready)
         });
         self.reachable = if ready { Some(self.reachable.unwrap_or_else(Instant::now)) } else { None };
         self.reachable.map(|since| since.elapsed())

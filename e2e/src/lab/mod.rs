@@ -224,6 +224,8 @@ impl Parts {
             inside: Some((Netns::named(plan.net()), SocketAddr::from((API_V4, API_PORT)))),
             service_cidrs: plan::SERVICE_CIDRS.join(","),
             pod_cidrs: plan::POD_CIDRS.join(","),
+            // It has no kube-proxy beside it: it asks the webhook's pods, not the Service's address.
+            apiserver_flags: vec!["--enable-aggregator-routing=true".to_owned()],
             controller_manager_flags: vec![
                 format!("--node-monitor-grace-period={NODE_GRACE}"),
                 format!("--node-monitor-period={NODE_LOOK}"),

@@ -45,7 +45,9 @@ pub fn build(run: &RunDir, plan: &Plan) -> Result<()> {
         batch(&netns, &routes(plan, node))?;
         feed(Command::new("nft").args(["-f", "-"]), Some(&netns), &masquerade(node))?;
     }
-    Ok(())
+    // The API server calls webhooks.
+    let to_pods: Vec<String> = plan.nodes.iter().flat_map(route).collect();
+    batch(&net, &to_pods)
 }
 
 /// Pulls the node's cable out of the bridge, or puts it back.
@@ -84,13 +86,13 @@ fn plug(net: &Netns, netns: &Netns, port: &str, mac: [u8; 6], addresses: &[Strin
 
 /// To the pods of every other node.
 fn routes(plan: &Plan, node: &NodePlan) -> Vec<String> {
-    let others = plan.nodes.iter().filter(|other| other.name != node.name);
-    others
-        .flat_map(|other| {
-            let [v4, v6] = other.pod_cidrs();
-            [format!("route add {v4} via {}", other.v4), format!("route add {v6} via {}", other.v6)]
-        })
-        .collect()
+    plan.nodes.iter().filter(|other| other.name != node.name).flat_map(route).collect()
+}
+
+/// To the pods of one node.
+fn route(node: &NodePlan) -> [String; 2] {
+    let [v4, v6] = node.pod_cidrs();
+    [format!("route add {v4} via {}", node.v4), format!("route add {v6} via {}", node.v6)]
 }
 
 /// Pods speak to the world outside the cluster with their node's address, as with most network plugins.

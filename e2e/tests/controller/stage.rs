@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Service;
@@ -29,7 +30,7 @@ pub(crate) struct Stage {
 pub(crate) struct Controller {
     pub(crate) process: Process,
     metrics: Port,
-    _health: Port,
+    health: Port,
 }
 
 impl Stage {
@@ -41,25 +42,38 @@ impl Stage {
 
     /// As a cluster that has only the ConfigMap of old times.
     pub(crate) async fn bare() -> Stage {
-        let options = Options { controller_manager: false, ..Options::default() };
+        Stage::with_flags(&[]).await
+    }
+
+    /// With these flags for the API server, and without our CRDs.
+    pub(crate) async fn with_flags(flags: &[&str]) -> Stage {
+        let apiserver_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let options = Options { controller_manager: false, apiserver_flags, ..Options::default() };
         let plane = ControlPlane::start(options).await.unwrap();
         plane.kubectl(&["create", "namespace", NAMESPACE]).await.unwrap();
         Stage { plane }
     }
 
     pub(crate) fn controller(&self, name: &str, args: &[&str]) -> Controller {
+        self.controller_as(name, args, &self.plane.admin_kubeconfig())
+    }
+
+    /// With the rights of that kubeconfig.
+    pub(crate) fn controller_as(&self, name: &str, args: &[&str], kubeconfig: &Path) -> Controller {
         let program = binaries::path("patina-controller").unwrap();
         let (metrics, health) = (Port::reserve().unwrap(), Port::reserve().unwrap());
         let process = Spec::new(name, program)
             .arg(format!("--port={}", metrics.number()))
             .arg(format!("--health-probe-port={}", health.number()))
-            .args(["--namespace", NAMESPACE, "--log-level=debug", "--log-format=text"])
+            // Its port is one for all (tests/webhook.rs has it in namespaces).
+            .args(["--namespace", NAMESPACE, "--webhook-mode=disabled"])
+            .args(["--log-level=debug", "--log-format=text"])
             .args(args.iter().copied())
-            .env("KUBECONFIG", self.plane.admin_kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             .env("METALLB_POD_NAME", name)
             .spawn(self.plane.run())
             .unwrap();
-        Controller { process, metrics, _health: health }
+        Controller { process, metrics, health }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -192,16 +206,23 @@ impl Controller {
     }
 
     pub(crate) async fn metrics(&self) -> Result<String> {
-        let at = std::net::SocketAddr::from(([127, 0, 0, 1], self.metrics.number()));
-        let text = tokio::task::spawn_blocking(move || -> Result<String> {
-            let mut stream = std::net::TcpStream::connect(at)?;
-            stream.set_read_timeout(Some(secs(5)))?;
-            stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: controller\r\n\r\n")?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            Ok(text)
+        get(self.metrics.number(), "/metrics").await
+    }
+
+    /// What `/readyz` says: "ok", or a line per part that is not ready.
+    pub(crate) async fn readyz(&self) -> Result<String> {
+        let answer = get(self.health.number(), "/readyz").await?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("an answer without a body")?;
+        Ok(body.trim().to_owned())
+    }
+
+    pub(crate) async fn readyz_says(&self, text: &str) -> String {
+        let what = format!("/readyz says {text:?}");
+        let said = wait::until(&what, SOON, || async {
+            let said = self.readyz().await?;
+            Ok(Seen::when(said.contains(text), said))
         });
-        text.await?
+        said.await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.process.log_tail(30)))
     }
 
     pub(crate) async fn metric_is(&self, line: &str, value: f64) {
@@ -212,6 +233,19 @@ impl Controller {
         .await
         .unwrap();
     }
+}
+
+async fn get(port: u16, path: &'static str) -> Result<String> {
+    let at = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let text = tokio::task::spawn_blocking(move || -> Result<String> {
+        let mut stream = std::net::TcpStream::connect(at)?;
+        stream.set_read_timeout(Some(secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: controller\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    });
+    text.await?
 }
 
 trait MapUnit {
