@@ -9,6 +9,9 @@ use crate::net::{AddressRange, Family};
 use crate::selector::Labels;
 use crate::types;
 
+/// More names of aliases help nobody to find the right one.
+const SHOWN: usize = 20;
+
 /// Checks every advertisement against the pools and against each other.
 pub(super) fn build(
     drafts: &[Draft<types::BGPAdvertisementSpec>],
@@ -139,7 +142,8 @@ fn communities(
                 continue;
             }
             (None, Err(_)) => {
-                let known: Vec<&str> = aliases.keys().map(String::as_str).collect();
+                let mut known: Vec<&str> = aliases.keys().map(String::as_str).take(SHOWN).collect();
+                known.extend((aliases.len() > SHOWN).then_some("..."));
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 let message = format!(
                     "{text:?} is neither a community (64500:100, large:64500:1:2) nor an alias; aliases defined: {known}"

@@ -57,10 +57,12 @@ pub(super) fn chosen(
     for name in named.iter().filter(|name| !pools.contains_key(*name)) {
         problems.notice(&place.object, format!("names the pool {name:?}, which does not exist"));
     }
-    let selected = |pool: &Pool| {
-        named.contains(&pool.name) || selectors.iter().any(|selector| selector.matches(&pool.labels))
-    };
-    pools.values().filter(|pool| selected(pool)).map(|pool| pool.name.clone()).collect()
+    // Most advertisements have no selectors: not every pool is looked at for each of them.
+    let selectable = (!selectors.is_empty()).then(|| pools.values()).into_iter().flatten();
+    let selected = selectable
+        .filter(|pool| selectors.iter().any(|selector| selector.matches(&pool.labels)))
+        .map(|pool| &pool.name);
+    selected.chain(named.iter().filter(|name| pools.contains_key(*name))).cloned().collect()
 }
 
 /// Whether the object is the legacy ConfigMap.
