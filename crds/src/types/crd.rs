@@ -40,8 +40,9 @@ impl Crd {
 /// A type whose schema is not JSON; the tests of this crate would have seen it.
 pub fn crds() -> Result<Vec<Crd>, serde_json::Error> {
     // v1beta1 is a subset of v1beta2 with the same JSON, so `strategy: None` (the default) converts: the API server only
-    // rewrites apiVersion. It prunes nothing that is stored, but a client that reads and writes v1beta1 loses what v1beta1
-    // cannot say. The conversion webhook that keeps it is a later issue.
+    // rewrites apiVersion. A client that reads and writes v1beta1 then loses what v1beta1 cannot say; `crate::convert` keeps
+    // it, once the controller has put its webhook in the place of `None`. The file stays as it is: it installs with no
+    // webhook running.
     let peers = [super::BGPPeer::crd(), super::v1beta1::BGPPeer::crd()];
     let peers =
         merge_crds(peers.to_vec(), "v1beta2").map_err(<serde_json::Error as serde::ser::Error>::custom)?;

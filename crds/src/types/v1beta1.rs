@@ -1,5 +1,5 @@
-//! The older version of BGPPeer: served, deprecated. Its fields are a subset of v1beta2's with the same JSON, so the API
-//! server converts between the two without a webhook.
+//! The older version of BGPPeer: served, deprecated. Its fields are a subset of v1beta2's with the same JSON; what it cannot
+//! say travels in an annotation ([`crate::convert`]).
 
 use std::collections::BTreeMap;
 
