@@ -58,11 +58,9 @@ impl Controller {
         );
         while !self.shutdown.is_requested() {
             let Some(takeover) = self.stand_by(&mut candidate, &mut keeper).await else { return };
-            self.metrics.leading.set(1);
             if self.lead(takeover, &mut candidate, &mut keeper).await {
                 candidate.release().await;
             }
-            self.metrics.leading.set(0);
         }
     }
 
@@ -75,6 +73,7 @@ impl Controller {
     ) -> bool {
         let mut shutdown = self.shutdown.clone();
         loop {
+            self.metrics.leading.set(1);
             let mut term = Term::new(self, keeper, &takeover);
             let over = tokio::select! {
                 () = candidate.hold() => None,
@@ -89,10 +88,10 @@ impl Controller {
             }
             let finished = term.end();
             let Some(Over::LeaseWasDeleted) = over else { return finished };
-            tracing::warn!(
-                "the Lease was deleted, and Services say that a controller worked here before: waiting until it must \
-                 have noticed"
-            );
+            let why = "the Lease was deleted, and Services say that a controller worked here before: waiting until that \
+                       one must have noticed";
+            tracing::warn!("{why}");
+            self.standing.waits_for(Some(why.to_owned()));
             tokio::select! {
                 () = candidate.hold() => return true,
                 () = shutdown.requested() => return true,

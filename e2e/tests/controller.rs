@@ -5,10 +5,16 @@
 mod allocation;
 #[path = "controller/bad_input.rs"]
 mod bad_input;
+#[path = "controller/busy.rs"]
+mod busy;
+#[path = "controller/health.rs"]
+mod health;
 #[path = "controller/left_alone.rs"]
 mod left_alone;
 #[path = "controller/lifecycle.rs"]
 mod lifecycle;
+#[path = "controller/never_twice.rs"]
+mod never_twice;
 #[path = "controller/replicas.rs"]
 mod replicas;
 #[path = "controller/stage.rs"]

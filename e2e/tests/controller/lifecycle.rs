@@ -140,6 +140,12 @@ async fn a_status_edited_by_hand_is_put_right_and_nobody_loses_an_address() {
     stage.plane.kubectl(&args).await.unwrap();
     stage.has("b", &["10.20.0.2"], "default").await;
     stage.has("a", &["10.20.0.1"], "default").await;
+    let event = stage.event("Service", "b", "StatusEdited").await;
+    assert!(
+        event.note.as_ref().unwrap().contains("10.20.0.1, which Service default/a has"),
+        "{:?}",
+        event.note
+    );
 }
 
 /// While no controller ran, two Services came to show one address: the older keeps it.
