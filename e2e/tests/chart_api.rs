@@ -45,6 +45,21 @@ const PERMISSIONS: &str = "
     controller  no   get     secrets                                     default
     controller  no   get     secrets                                     kube-system
     controller  no   create  secrets                                     metallb-system
+    # The webhook: its certificates, and two fields of two objects by their names.
+    controller  yes  update  secrets:metallb-webhook-cert                metallb-system
+    controller  no   update  secrets:other                               metallb-system
+    controller  no   delete  secrets:metallb-webhook-cert                metallb-system
+    controller  yes  watch   discovery.k8s.io/endpointslices             metallb-system
+    controller  no   list    discovery.k8s.io/endpointslices             default
+    controller  yes  patch   admissionregistration.k8s.io/validatingwebhookconfigurations:metallb-webhook-configuration -
+    controller  no   patch   admissionregistration.k8s.io/validatingwebhookconfigurations:other -
+    controller  no   create  admissionregistration.k8s.io/validatingwebhookconfigurations -
+    controller  no   delete  admissionregistration.k8s.io/validatingwebhookconfigurations:metallb-webhook-configuration -
+    controller  yes  patch   apiextensions.k8s.io/customresourcedefinitions:bgppeers.metallb.io -
+    controller  no   patch   apiextensions.k8s.io/customresourcedefinitions:ipaddresspools.metallb.io -
+    controller  no   update  apiextensions.k8s.io/customresourcedefinitions:bgppeers.metallb.io -
+    speaker     no   patch   apiextensions.k8s.io/customresourcedefinitions:bgppeers.metallb.io -
+    speaker     no   update  secrets:metallb-webhook-cert                metallb-system
     # Its Lease, and no other.
     controller  yes  create  coordination.k8s.io/leases                  metallb-system
     controller  yes  update  coordination.k8s.io/leases:patina-controller metallb-system
@@ -155,7 +170,7 @@ async fn it_installs_upgrades_and_goes_and_leaves_the_pools_alone() {
 
     helm(&plane, &["uninstall", "lb", "-n", NAMESPACE]).await;
     let left = "deployments,daemonsets,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,configmaps,\
-                poddisruptionbudgets";
+                poddisruptionbudgets,services,secrets,validatingwebhookconfigurations";
     let of_release = ["get", left, "-A", "-l", "app.kubernetes.io/instance=lb", "-o", "name"];
     assert_eq!(plane.kubectl(&of_release).await.unwrap(), "", "left behind");
     let pools = plane.kubectl(&["get", "ipaddresspools", "-n", NAMESPACE, "-o", "name"]).await.unwrap();

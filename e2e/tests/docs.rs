@@ -15,8 +15,16 @@ use patina_e2e::wait::{self, Seen, secs};
 use patina_e2e::{binaries, paths};
 
 /// One test each, below.
-const PAGES: [&str; 6] =
-    ["from-metallb", "install", "layer2", "pools", "reserved-addresses", "troubleshooting"];
+const PAGES: [&str; 8] = [
+    "from-metallb",
+    "install",
+    "layer2",
+    "plan",
+    "pools",
+    "reserved-addresses",
+    "troubleshooting",
+    "validation",
+];
 
 /// A command that only looks is asked again for so long.
 const PATIENCE: std::time::Duration = secs(30);
@@ -48,6 +56,11 @@ fn layer2() {
 }
 
 #[test]
+fn plan() {
+    follow("plan");
+}
+
+#[test]
 fn pools() {
     follow("pools");
 }
@@ -60,6 +73,11 @@ fn reserved_addresses() {
 #[test]
 fn troubleshooting() {
     follow("troubleshooting");
+}
+
+#[test]
+fn validation() {
+    follow("validation");
 }
 
 /// Does what the page says, in a lab of its own.
