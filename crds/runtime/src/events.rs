@@ -3,7 +3,7 @@
 //! A reconcile may say the same thing a thousand times; the API server hears it once until something else is said about
 //! the same object for the same reason. Callers never wait: events go through a bounded queue to one task.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -113,8 +113,7 @@ impl Events {
 
     /// Forgets what was said about an object that is gone.
     pub fn forget(&self, object: &ObjectReference) {
-        let object = object_hash(object);
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).forget(|key| key.0 == object);
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).forget_all_of(object_hash(object));
     }
 }
 
@@ -124,7 +123,10 @@ type Key = (u64, u64);
 #[derive(Debug, Default)]
 struct Said {
     last: HashMap<Key, u64>,
+    /// Oldest first; may name what was forgotten since.
     order: VecDeque<Key>,
+    /// Every reason ever said, which are a few words: what an object could be remembered with.
+    reasons: BTreeSet<u64>,
 }
 
 impl Said {
@@ -135,6 +137,7 @@ impl Said {
     fn remember(&mut self, key: Key, what: u64) {
         if self.last.insert(key, what).is_none() {
             self.order.push_back(key);
+            self.reasons.insert(key.1);
         }
         while self.order.len() > MEMORY {
             if let Some(oldest) = self.order.pop_front() {
@@ -143,11 +146,16 @@ impl Said {
         }
     }
 
-    fn forget(&mut self, gone: impl Fn(&Key) -> bool) {
-        let before = self.last.len();
-        self.last.retain(|key, _| !gone(key));
-        if self.last.len() != before {
-            self.order.retain(|key| !gone(key));
+    fn forget(&mut self, key: Key) {
+        if self.last.remove(&key).is_some() {
+            self.order.retain(|other| *other != key);
+        }
+    }
+
+    /// Without a look at everything that is remembered: when a namespace goes, this happens thousands of times.
+    fn forget_all_of(&mut self, object: u64) {
+        for reason in &self.reasons {
+            self.last.remove(&(object, *reason));
         }
     }
 }
@@ -175,7 +183,7 @@ async fn send_all(
                     if matches!(failure, Failure::Refused(_)) {
                         // Nobody heard it, so it may be said again.
                         let key = key(&event.object, &event.reason);
-                        said.lock().unwrap_or_else(PoisonError::into_inner).forget(|other| *other == key);
+                        said.lock().unwrap_or_else(PoisonError::into_inner).forget(key);
                         break;
                     }
                     tokio::time::sleep(pause).await;
@@ -302,6 +310,11 @@ mod tests {
         assert_eq!((said.last.len(), said.order.len()), (MEMORY, MEMORY));
         assert_eq!(said.last((0, 0)), None, "the oldest went");
         assert_eq!(said.last((MEMORY as u64, 0)), Some(2));
+        for i in 0..(2 * MEMORY as u64) {
+            said.remember((i, 1), 1);
+            said.forget_all_of(i);
+        }
+        assert!(said.last.is_empty() && said.order.len() <= MEMORY, "what is forgotten takes no room");
     }
 
     #[test]
