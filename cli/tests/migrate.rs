@@ -71,7 +71,7 @@ fn json_is_a_list_that_kubectl_applies() {
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&value["apiVersion"], &value["kind"]), (&"v1".into(), &"List".into()));
     let kinds: Vec<_> = value["items"].as_array().unwrap().iter().map(|item| item["kind"].clone()).collect();
-    assert_eq!(kinds, ["IPAddressPool", "L2Advertisement"]);
+    assert_eq!(kinds, ["L2Advertisement", "IPAddressPool"]);
     let checked = patina(&["check", "-f", "-"], &out(&output));
     assert_eq!(checked.status.code(), Some(0), "{}", err(&checked));
 }

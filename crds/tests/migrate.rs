@@ -74,11 +74,36 @@ fn every_recorded_config_map_means_the_same_afterwards() {
 fn a_tutorial_becomes_what_the_tutorials_of_today_say() {
     let data =
         "address-pools:\n- name: default\n  protocol: layer2\n  addresses: [172.25.7.100-172.25.7.250]\n";
-    let expected = "---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata:\n  name: default\n  namespace: \
-                    metallb-system\nspec:\n  addresses:\n  - 172.25.7.100-172.25.7.250\n---\napiVersion: \
-                    metallb.io/v1beta1\nkind: L2Advertisement\nmetadata:\n  name: l2advertisement1\n  namespace: \
-                    metallb-system\nspec:\n  ipAddressPools:\n  - default\n";
+    let expected = "---\napiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata:\n  name: l2advertisement1\n  \
+                    namespace: metallb-system\nspec:\n  ipAddressPools:\n  - default\n---\napiVersion: \
+                    metallb.io/v1beta1\nkind: IPAddressPool\nmetadata:\n  name: default\n  namespace: \
+                    metallb-system\nspec:\n  addresses:\n  - 172.25.7.100-172.25.7.250\n";
     assert_eq!(yaml(data), expected);
+}
+
+/// kubectl applies one object after the other, and the daemons look in between.
+#[test]
+fn the_resources_take_over_one_by_one() {
+    let data = "bgp-communities: {edge: '64500:1'}\nbfd-profiles: [{name: fast}]\naddress-pools:\n\
+                - {name: a, protocol: layer2, addresses: [192.0.2.0/28]}\n\
+                - {name: b, protocol: bgp, addresses: [192.0.2.16/28], bgp-advertisements: [{localpref: 9, communities: [edge]}]}\n\
+                peers: [{my-asn: 1, peer-asn: 2, peer-address: 192.0.2.1, bfd-profile: fast}]\n";
+    let source = config_map(data);
+    let objects = migrated(&source).unwrap().objects().unwrap();
+    assert_eq!(objects.len(), 7);
+    for count in 0..=objects.len() {
+        let text: String = objects[..count].iter().map(|object| format!("---\n{object}\n")).collect();
+        let applied = manifest::read(&text, &Options::default()).unwrap().resources;
+        let both = Resources { legacy: Some(source.clone()), ..applied };
+        let loaded = config::build(&both).unwrap_or_else(|errors| panic!("after {count} objects: {errors}"));
+        let config = &loaded.config;
+        assert_eq!((config.pools.len(), config.peers.len()), (2, 1), "after {count} objects");
+        let announced = |pool: &str| {
+            config.l2_advertisements.iter().any(|ad| ad.pools.contains(pool))
+                || config.bgp_advertisements.iter().any(|ad| ad.pools.contains(pool))
+        };
+        assert!(announced("a") && announced("b"), "after {count} objects");
+    }
 }
 
 #[test]

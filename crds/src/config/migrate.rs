@@ -92,18 +92,19 @@ pub fn migrate(source: &LegacyConfigMap) -> Result<Migrated, ConfigErrors> {
 }
 
 impl Migrated {
-    /// The resources as JSON, without what is default: first those that others refer to.
+    /// The resources as JSON, without what is default, in an order in which they can take over from the ConfigMap one by one:
+    /// what others refer to before them, and a pool after its advertisements, so that it is always announced.
     ///
     /// # Errors
     /// A type that is not JSON; the tests would have seen it.
     pub fn objects(&self) -> Result<Vec<Value>, serde_json::Error> {
         let r = &self.resources;
         let mut out = Vec::new();
-        add(&mut out, &r.pools)?;
         add(&mut out, &r.communities)?;
         add(&mut out, &r.bfd_profiles)?;
         add(&mut out, &r.l2_advertisements)?;
         add(&mut out, &r.bgp_advertisements)?;
+        add(&mut out, &r.pools)?;
         add(&mut out, &r.peers)?;
         Ok(out)
     }
@@ -181,8 +182,8 @@ impl Migration<'_> {
             }
             let because = if name == plain { String::new() } else { format!(" ({plain:?} is another)") };
             let who = if kind == "IPAddressPool" {
-                "; Services that ask for it by an annotation must say the new name, and the ConfigMap must go when the \
-                 resources come"
+                "; give the pool of the ConfigMap that name first, because its addresses cannot be in two pools while both \
+                 are there; Services that ask for it by an annotation must say the new name"
             } else {
                 ""
             };
