@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use patina_controller_core::decide::Decision;
 use patina_controller_core::reconcile::Reconciler;
 use patina_controller_core::view::ServiceId;
 use patina_runtime::config_watch::{Change as ConfigChange, ConfigKeeper};
@@ -255,11 +256,12 @@ impl<'a> Term<'a> {
             return;
         }
         let Some(config) = self.reconciler.config().cloned() else { return };
-        self.usage_changed = true;
         for (id, outcome) in outcomes {
             let Some(view) = self.reconciler.service(&id) else { continue };
             let result = consequence(view, &outcome, &config);
             let first_look = self.looked_at.insert(id.clone());
+            // Each write of ours comes back as a change that changes nothing: not worth a look at every pool.
+            self.usage_changed |= first_look || !matches!(outcome.decision, Decision::Keep { .. });
             // After a restart, what the status says already was said already.
             let nothing_new =
                 first_look && result.desired.as_ref().is_some_and(|desired| self.writer.shows(&id, desired));
