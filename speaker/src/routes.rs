@@ -25,6 +25,8 @@ type Event = NetlinkMessage<RouteNetlinkMessage>;
 
 /// After a dump, the next one waits so long: a flapping route costs one dump a second.
 const REST: Duration = Duration::from_secs(1);
+/// After a dump that failed. Gateways are good to know; a speaker that announces does not end for them.
+const RETRY: Duration = Duration::from_secs(10);
 /// `RT_TABLE_LOCAL`: the kernel's own.
 const LOCAL: u32 = 255;
 
@@ -68,12 +70,14 @@ pub struct Follower {
     _subscription: Handle,
     events: BoxStream<'static, Event>,
     changed: Arc<Notify>,
+    /// The last dump failed.
+    stale: bool,
 }
 
 /// Subscribes and reads the first list, so that [`Gateways::list`] is complete from the start.
 ///
 /// # Errors
-/// No netlink socket, or the first dump failed.
+/// No netlink socket.
 pub async fn watch(changed: Arc<Notify>) -> Result<(Gateways, Follower), InterfacesError> {
     let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let (mut connection, subscription, events) = rtnetlink::new_multicast_connection(&groups)?;
@@ -86,32 +90,54 @@ pub async fn watch(changed: Arc<Notify>) -> Result<(Gateways, Follower), Interfa
     let (connection, handle, _) = rtnetlink::new_connection()?;
     tokio::spawn(connection);
     let gateways = Gateways::default();
-    gateways.replace(dump(&handle).await?);
     let events = events.map(|(message, _sender)| message).boxed();
-    Ok((gateways.clone(), Follower { gateways, handle, _subscription: subscription, events, changed }))
+    let mut follower = Follower {
+        gateways: gateways.clone(),
+        handle,
+        _subscription: subscription,
+        events,
+        changed,
+        stale: true,
+    };
+    follower.look().await;
+    Ok((gateways, follower))
 }
 
 impl Follower {
     /// Keeps the list up to date and says so through the `Notify`; returns only with an error.
     ///
     /// # Errors
-    /// The connection ended or a dump failed.
+    /// The connection ended.
     pub async fn run(mut self) -> Result<(), InterfacesError> {
-        while let Some(message) = self.events.next().await {
-            let mut relevant = is_relevant(&message);
+        loop {
+            let mut relevant = tokio::select! {
+                message = self.events.next() => is_relevant(&message.ok_or(InterfacesError::Closed)?),
+                () = tokio::time::sleep(RETRY), if self.stale => true,
+            };
             // One dump for a burst of events.
             while let Some(Some(message)) = self.events.next().now_or_never() {
                 relevant |= is_relevant(&message);
             }
-            if !relevant {
-                continue;
+            if relevant {
+                self.look().await;
+                tokio::time::sleep(REST).await;
             }
-            if self.gateways.replace(dump(&self.handle).await?) {
-                self.changed.notify_one();
-            }
-            tokio::time::sleep(REST).await;
         }
-        Err(InterfacesError::Closed)
+    }
+
+    async fn look(&mut self) {
+        match dump(&self.handle).await {
+            Ok(hops) => {
+                self.stale = false;
+                if self.gateways.replace(hops) {
+                    self.changed.notify_one();
+                }
+            }
+            Err(error) => {
+                self.stale = true;
+                tracing::warn!(%error, "the gateways of this node are as they were, trying again");
+            }
+        }
     }
 }
 

@@ -104,3 +104,41 @@ async fn a_bad_reservation_is_named_and_changes_nothing() {
     scene.kubectl(&["delete", "addressreservation", "two", "-n", NAMESPACE]).await;
     stage.configuration_is("Valid").await;
 }
+
+#[tokio::test]
+async fn a_reservation_is_being_asked_and_what_the_service_asks_itself_wins() {
+    let scene = Scene::new(&[]).await;
+    let stage = &scene.stage;
+    stage.pool("pool", &["10.30.0.1-10.30.0.9"], "").await;
+    stage.pool("quiet", &["10.31.0.1-10.31.0.9"], "  autoAssign: false").await;
+    stage
+        .pool("other-team", &["10.32.0.1-10.32.0.9"], "  serviceAllocation: { namespaces: [elsewhere] }")
+        .await;
+    let _controller = scene.controller("ctl").await;
+    let of = |name: &str, address: &str| {
+        reservation(name, address, &format!("service: {{ namespace: default, name: {name} }}"))
+    };
+    stage.apply(&of("quiet", "10.31.0.5")).await;
+    stage.service("quiet", "", "").await;
+    stage.has("quiet", &["10.31.0.5"], "quiet").await;
+
+    stage.apply(&of("asks", "10.30.0.5")).await;
+    stage.service("asks", "", "loadBalancerIP: 10.30.0.7").await;
+    stage.has("asks", &["10.30.0.7"], "pool").await;
+
+    stage.service("has-one", "", "").await;
+    stage.has("has-one", &["10.30.0.1"], "pool").await;
+    stage.apply(&of("has-one", "10.30.0.8")).await;
+    scene.said("Service", "has-one", "ReservationUnused", &["10.30.0.8", "has-one"]).await;
+    stage.has("has-one", &["10.30.0.1"], "pool").await;
+
+    stage.apply(&of("pinned", "10.32.0.5")).await;
+    stage.service("pinned", "", "").await;
+    let pinned = stage
+        .until("pinned", "was decided about", |service| {
+            !crate::stage::ingress(service).is_empty()
+                || crate::stage::condition(service, "patina.io/Allocated").is_some()
+        })
+        .await;
+    assert!(!crate::stage::ingress(&pinned).contains(&"10.32.0.5"), "{:?}", pinned.status);
+}
