@@ -136,7 +136,7 @@ pub(crate) fn next(
         return if due <= now { renew("the API server trusts the new CA") } else { Ok(Step::Keep(due)) };
     }
     let due = served.not_after.checked_sub(lifetimes.renew_ahead).unwrap_or(now);
-    if due <= now && !(ca.not_after == served.not_after) {
+    if due <= now && served.not_after < ca.not_after {
         return renew("the certificate ends soon");
     }
     let ca_due = ca.not_after.checked_sub(lifetimes.renew_ahead).unwrap_or(now);

@@ -33,6 +33,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// kube-proxy a moment later.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// No controller is ready for so long though one serves: a conversion may be what it waits for. Peers that were stored in the
+/// old version (by an old MetalLB) cannot be listed without a conversion, and who cannot list them is not ready to convert.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
 /// Whether the webhook is served. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Standing(Arc<Mutex<Result<(), String>>>);
@@ -54,14 +58,21 @@ impl Standing {
     }
 }
 
+/// What the keeper and the server share. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) served: Served,
+    pub(crate) standing: Standing,
+    /// The API server asks us, as far as is known.
+    pub(crate) in_use: Arc<AtomicBool>,
+}
+
 /// What the keeper looks at and what it has seen.
 pub(crate) struct Keeper {
     client: Client,
     namespace: String,
     settings: Settings,
-    served: Served,
-    standing: Standing,
-    in_use: Arc<AtomicBool>,
+    shared: Shared,
     metrics: Metrics,
     bell: Arc<Notify>,
     secret: Watched<Secret>,
@@ -70,6 +81,8 @@ pub(crate) struct Keeper {
     endpoints: Watched<EndpointSlice>,
     /// Since when the Service has an endpoint that is ready.
     reachable: Option<Instant>,
+    /// Since when it has none.
+    unreachable: Instant,
     /// The bundle that the API server was last seen to have everywhere, and since when.
     trusted: Option<(String, SystemTime)>,
     /// What is served.
@@ -84,9 +97,7 @@ impl Keeper {
         client: Client,
         namespace: &str,
         settings: Settings,
-        served: Served,
-        standing: Standing,
-        in_use: Arc<AtomicBool>,
+        shared: Shared,
         metrics: Metrics,
         tasks: &mut Tasks,
     ) -> Self {
@@ -105,12 +116,11 @@ impl Keeper {
             client,
             namespace: namespace.to_owned(),
             settings,
-            served,
-            standing,
-            in_use,
+            shared,
             metrics,
             bell,
             reachable: None,
+            unreachable: Instant::now(),
             trusted: None,
             current: None,
             said: HashMap::new(),
@@ -145,7 +155,7 @@ impl Keeper {
         if !self.secret.synced() {
             let why = self.secret.last_error().unwrap_or_else(|| "it was not read yet".to_owned());
             if self.current.is_none() {
-                self.standing.set(Err(format!("Secret {}: {why}", self.settings.webhook_secret)));
+                self.shared.standing.set(Err(format!("Secret {}: {why}", self.settings.webhook_secret)));
             }
             return RETRY;
         }
@@ -191,8 +201,8 @@ impl Keeper {
     }
 
     fn serve(&mut self, stored: Stored) {
-        if !self.served.is(&stored) {
-            if let Err(why) = self.served.load(&stored) {
+        if !self.shared.served.is(&stored) {
+            if let Err(why) = self.shared.served.load(&stored) {
                 let text = format!("Secret {}: {why}", self.settings.webhook_secret);
                 self.standing_unless_served(&text);
                 self.say("secret", text);
@@ -200,15 +210,15 @@ impl Keeper {
             }
             tracing::info!("the webhook serves a certificate of the Secret {}", self.settings.webhook_secret);
             self.metrics.expires(stored.expiry());
-            self.standing.set(Ok(()));
+            self.shared.standing.set(Ok(()));
         }
         self.said.remove("secret");
         self.current = Some(stored);
     }
 
     fn standing_unless_served(&self, why: &str) {
-        if !self.served.any() {
-            self.standing.set(Err(why.to_owned()));
+        if !self.shared.served.any() {
+            self.shared.standing.set(Err(why.to_owned()));
         }
     }
 
@@ -240,11 +250,21 @@ impl Keeper {
     async fn tell(&mut self, current: &Stored) -> Duration {
         let door = self.door(&current.bundle);
         let open = self.is_reachable();
-        let (mut all, mut used, mut again) = (true, false, ANYWAY);
+        let (mut all, mut used, mut again) = (true, false, if open.is_none() { RETRY } else { ANYWAY });
         let shell = self.shell_state(&door);
         let peers = self.peers_state(&door);
+        let deadlock = open.is_none() && self.unreachable.elapsed() >= GIVE_UP;
         for target in [shell, peers] {
             let Some(target) = target else { continue };
+            if deadlock && target.subject == PEERS && target.found == Found::Ours {
+                tracing::warn!(
+                    "{PEERS} calls us, but no controller is ready: it converts nothing until one is"
+                );
+                if !self.patch(target.subject, target.undo).await {
+                    again = RETRY;
+                }
+                continue;
+            }
             if let Found::Foreign(other) = &target.found {
                 self.say(target.subject, format!("{} calls {other}, not us: left alone", target.subject));
                 continue;
@@ -256,7 +276,7 @@ impl Keeper {
             }
             // It may still call us with an older bundle.
             all &= target.found == Found::Nothing;
-            if target.found == Found::Nothing && !open.is_some_and(|since| since >= SETTLE) {
+            if target.found == Found::Nothing && open.is_none_or(|since| since < SETTLE) {
                 again = again.min(open.map_or(RETRY, |since| SETTLE.saturating_sub(since)));
                 continue;
             }
@@ -267,7 +287,7 @@ impl Keeper {
                 again = RETRY;
             }
         }
-        self.in_use.store(used, Ordering::Relaxed);
+        self.shared.in_use.store(used, Ordering::Relaxed);
         if all && self.trusted.as_ref().is_none_or(|(bundle, _)| *bundle != current.bundle) {
             self.trusted = Some((current.bundle.clone(), SystemTime::now()));
             again = again.min(RETRY);
@@ -307,15 +327,16 @@ impl Keeper {
             let ready = |e: &Endpoint| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
             somewhere && slice.endpoints.iter().any(ready)
         });
+        if ready {
+            self.unreachable = Instant::now();
+        }
         self.reachable = if ready { Some(self.reachable.unwrap_or_else(Instant::now)) } else { None };
         self.reachable.map(|since| since.elapsed())
     }
 
     fn shell_state(&mut self, door: &Door) -> Option<Target> {
         let object = self.shell.get("", SHELL);
-        let Some(object) = self.present(SHELL, self.shell.synced(), self.shell.last_error(), object) else {
-            return None;
-        };
+        let object = self.present(SHELL, self.shell.synced(), self.shell.last_error(), object)?;
         let now = serde_json::to_value(object.webhooks.as_deref().unwrap_or_default()).unwrap_or_default();
         let configs: Vec<Value> = now
             .as_array()
@@ -337,9 +358,7 @@ impl Keeper {
 
     fn peers_state(&mut self, door: &Door) -> Option<Target> {
         let object = self.peers.get("", PEERS);
-        let Some(object) = self.present(PEERS, self.peers.synced(), self.peers.last_error(), object) else {
-            return None;
-        };
+        let object = self.present(PEERS, self.peers.synced(), self.peers.last_error(), object)?;
         let now = serde_json::to_value(&object.spec.conversion).unwrap_or_default();
         let called = now.get("strategy").is_some_and(|strategy| strategy == "Webhook");
         let config = now.pointer("/webhook/clientConfig").filter(|_| called);

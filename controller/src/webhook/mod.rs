@@ -14,7 +14,6 @@ mod settings;
 mod tls;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, anyhow};
 use kube::Client;
@@ -40,11 +39,10 @@ pub(crate) async fn start(
     health: &Health,
     tasks: &mut Tasks,
 ) -> Result<()> {
-    let (served, standing) = (tls::Served::default(), keeper::Standing::default());
-    let in_use = Arc::new(AtomicBool::new(false));
+    let shared = keeper::Shared::default();
     let metrics = metrics::Metrics::register(registry)?;
     if settings.serves() {
-        let config = settings.offer().map_err(|why| anyhow!(why))?.config(&served)?;
+        let config = settings.offer().map_err(|why| anyhow!(why))?.config(&shared.served)?;
         let listener = server::listen(settings.webhook_port).await?;
         let app = server::App {
             client: client.clone(),
@@ -56,16 +54,15 @@ pub(crate) async fn start(
         let acceptor = TlsAcceptor::from(config);
         tasks.spawn_finishing(
             "webhook",
-            server::run(listener, acceptor, app, Arc::clone(&in_use), tasks.shutdown()),
+            server::run(listener, acceptor, app, Arc::clone(&shared.in_use), tasks.shutdown()),
         );
-        let (ready, shutdown) = (standing.clone(), tasks.shutdown());
+        let (ready, shutdown) = (shared.standing.clone(), tasks.shutdown());
         health.add("webhook", move || {
             if shutdown.is_requested() { Err("shutting down".to_owned()) } else { ready.readiness() }
         });
     }
     let (client, settings) = (client.clone(), settings.clone());
-    let keeper =
-        keeper::Keeper::new(client, &common.namespace, settings, served, standing, in_use, metrics, tasks);
+    let keeper = keeper::Keeper::new(client, &common.namespace, settings, shared, metrics, tasks);
     tasks.spawn("webhook certificates", keeper.run());
     Ok(())
 }

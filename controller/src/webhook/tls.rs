@@ -81,7 +81,10 @@ fn name_of(suite: SupportedCipherSuite) -> String {
 
 /// The certificate of the moment. Clones share it; a handshake takes the newest.
 #[derive(Clone, Default)]
-pub(crate) struct Served(Arc<RwLock<Option<(Arc<CertifiedKey>, Stored)>>>);
+pub(crate) struct Served(Arc<RwLock<Option<Pair>>>);
+
+/// A certificate ready for handshakes, and what it was made of.
+type Pair = (Arc<CertifiedKey>, Stored);
 
 impl fmt::Debug for Served {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

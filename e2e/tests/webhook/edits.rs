@@ -74,7 +74,7 @@ const BAD: [(&str, &str, &str, &[&str]); 8] = [
         "{myASN: 64512, peerASN: 64513, peerAddress: nowhere, routerID: 'fd00::1'}",
         &["spec.peerAddress", "spec.routerID"],
     ),
-    ("BFDProfile", "metallb.io/v1beta1", "{echoMode: true}", &["echoMode"]),
+    ("BFDProfile", "metallb.io/v1beta1", "{echoMode: true}", &["echo mode", "BGPPeer metallb-system/a"]),
     (
         "Community",
         "metallb.io/v1beta1",
@@ -92,7 +92,7 @@ const BAD: [(&str, &str, &str, &[&str]); 8] = [
 #[tokio::test]
 async fn every_kind_is_checked_and_all_errors_are_told_at_once() {
     let stage = Stage::installed(&["apply"]).await;
-    let _replica = stage.replica(1, &[]).await;
+    let replica = stage.replica(1, &[]).await;
     stage.asked().await;
     let said = stage.applied(GOOD).await;
     // The pool was there before what announces it.
@@ -126,6 +126,17 @@ async fn every_kind_is_checked_and_all_errors_are_told_at_once() {
     assert!(!said.success && said.stderr.contains("used by the BGPPeer a"), "{said:?}");
     stage.kubectl(&["delete", "bgppeer", "a", "-n", NAMESPACE]).await;
     stage.kubectl(&delete).await;
+
+    for kind in ["IPAddressPool", "L2Advertisement", "BGPAdvertisement", "BGPPeer", "BFDProfile", "Community"]
+    {
+        for result in ["allowed", "denied"] {
+            let line = format!("patina_webhook_requests_total{{kind=\"{kind}\",result=\"{result}\"}}");
+            assert!(stage.metric(&replica, &line).await >= 1.0, "{line}");
+        }
+    }
+    let expiry = stage.metric(&replica, "patina_webhook_certificate_expiry_timestamp_seconds").await;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    assert!((364.0..366.0).contains(&((expiry - now) / 86400.0)), "{expiry}");
 
     // What is removed makes room for what overlaps with it at once.
     for n in 0..10 {

@@ -147,3 +147,44 @@ async fn a_replica_that_ends_takes_no_request_with_it_and_disabled_takes_everyth
         .await;
     assert!(stage.apply_dry(BAD_POOL).await.success);
 }
+
+/// Peers that an old MetalLB stored as v1beta1 cannot be listed as v1beta2 without a conversion; who cannot list them is not
+/// ready, and who is not ready is not asked to convert.
+#[tokio::test]
+async fn peers_in_the_old_version_do_not_lock_out_those_who_would_convert_them() {
+    let mut stage = Stage::installed(&["apply"]).await;
+    let mut first = stage.replica(1, &[]).await;
+    stage.asked().await;
+    for storage in ["v1beta1", "v1beta2"] {
+        let versions = stage.get(PEERS, "{.spec.versions[*].name}").await;
+        let flips: Vec<String> = versions
+            .split_whitespace()
+            .enumerate()
+            .map(|(i, name)| {
+                let on = name == storage;
+                format!("{{\"op\": \"replace\", \"path\": \"/spec/versions/{i}/storage\", \"value\": {on}}}")
+            })
+            .collect();
+        stage.kubectl(&["patch", PEERS, "--type=json", &format!("--patch=[{}]", flips.join(", "))]).await;
+        if storage == "v1beta1" {
+            let old = "apiVersion: metallb.io/v1beta1\nkind: BGPPeer\nmetadata: {name: old, namespace: metallb-system}\n\
+                       spec: {myASN: 64512, peerASN: 64513, peerAddress: 192.0.2.1}\n";
+            stage.applied(old).await;
+        }
+    }
+    stage.endpoint(&first, false).await;
+    first.process.kill();
+    // Its memory has the peer converted.
+    stage.plane.stop_apiserver();
+    stage.plane.start_apiserver().await.unwrap();
+    let listed = stage.plane.kubectl_with(&["get", "bgppeers", "-n", NAMESPACE], "").await.unwrap();
+    assert!(
+        !listed.success && listed.stderr.contains("conversion webhook"),
+        "it is stored in the old version: {listed:?}"
+    );
+
+    let second = stage.replica(1, &[]).await;
+    stage.asked().await;
+    stage.kubectl(&["get", "bgppeer", "old", "-n", NAMESPACE]).await;
+    drop(second);
+}

@@ -82,7 +82,8 @@ impl Stage {
     pub(crate) async fn start(&self, number: u8, args: &[&str]) -> Replica {
         let kubeconfig = self.plane.inside_kubeconfig_for(NAMESPACE, "patina-controller").await.unwrap();
         let process = Spec::new(format!("ctl-{number}"), binaries::path("patina-controller").unwrap())
-            .args(["--namespace", NAMESPACE, "--port=0", "--log-level=debug", "--log-format=text"])
+            .args(["--namespace", NAMESPACE, "--log-level=debug", "--log-format=text"])
+            .args([format!("--port={}", 7000 + u16::from(number))])
             .args([format!("--health-probe-port={}", 8000 + u16::from(number))])
             .args([format!("--webhook-port={}", 9000 + u16::from(number))])
             .args(args.iter().copied())
@@ -95,13 +96,27 @@ impl Stage {
     }
 
     pub(crate) async fn ready(&self, replica: &Replica) {
-        let at = SocketAddr::from(([127, 0, 0, 1], 8000 + u16::from(replica.number)));
         let ready = wait::until("the replica is ready", SOON, || async {
-            let netns = self.netns.clone();
-            let answer = tokio::task::spawn_blocking(move || netns.run(|| probe(at))?).await??;
+            let answer = self.ask(8000 + u16::from(replica.number), "/readyz").await?;
             Ok(Seen::when(answer.contains(" 200 "), answer))
         });
         ready.await.unwrap_or_else(|e| panic!("{e:#}\n{}", replica.process.log_tail(40)));
+    }
+
+    /// The value of a metric of a replica.
+    pub(crate) async fn metric(&self, replica: &Replica, line: &str) -> f64 {
+        let text = self.ask(7000 + u16::from(replica.number), "/metrics").await.unwrap();
+        let value =
+            text.lines().find_map(|l| l.strip_prefix(line)).unwrap_or_else(|| panic!("no {line} in\n{text}"));
+        value.trim().parse().unwrap()
+    }
+
+    async fn ask(&self, port: u16, path: &'static str) -> Result<String> {
+        let netns = self.netns.clone();
+        tokio::task::spawn_blocking(move || {
+            netns.run(|| probe(SocketAddr::from(([127, 0, 0, 1], port)), path))?
+        })
+        .await?
     }
 
     /// As the endpoints' controller does when a pod becomes ready, or is deleted.
@@ -212,10 +227,10 @@ pub(crate) fn manifests() -> [String; 2] {
     [paths::crds_yaml(), golden].map(|path| path.to_str().unwrap().to_owned())
 }
 
-fn probe(at: SocketAddr) -> Result<String> {
+fn probe(at: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(at)?;
     stream.set_read_timeout(Some(secs(2)))?;
-    stream.write_all(b"GET /readyz HTTP/1.0\r\nHost: replica\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: replica\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
