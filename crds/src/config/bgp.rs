@@ -173,6 +173,10 @@ fn check_local_pref(
     nodes: Option<&BTreeMap<String, Labels>>,
     problems: &mut Problems,
 ) {
+    let preferences: BTreeSet<Option<u32>> = ads.iter().map(|ad| ad.local_pref).collect();
+    if preferences.len() < 2 {
+        return;
+    }
     // Only advertisements of one pool with different preferences meet, and one contradiction is enough for each of them.
     let mut of_pool: BTreeMap<&str, BTreeMap<Option<u32>, Vec<usize>>> = BTreeMap::new();
     for (i, (draft, ad)) in drafts.iter().zip(ads).enumerate() {
