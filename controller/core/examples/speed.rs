@@ -18,7 +18,7 @@ const MANY: u32 = 10_000;
 
 fn main() {
     fill("10,000 from a /16", &["10.0.0.0/16".to_owned()], |_| {});
-    fill("10,000 from a /64", &["fd00::/64".to_owned()], |view| v6(view));
+    fill("10,000 from a /64", &["fd00::/64".to_owned()], v6);
     let small: Vec<String> = (0..200).map(|n| format!("10.{n}.0.0/26")).collect();
     fill("10,000 from 200 small pools", &small, |_| {});
     fill("10,000 with one key, one port", &["10.0.0.0/16".to_owned()], |view| share(view, 80));

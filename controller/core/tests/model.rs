@@ -2,23 +2,32 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 mod common;
+#[path = "model/history.rs"]
+mod history;
 #[path = "model/naive.rs"]
 mod naive;
+#[path = "model/world.rs"]
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use common::{config, pool};
-use naive::{Holders, addresses, may_have, may_share, naive_pick};
+use naive::{Holders, addresses, may_have, naive_pick};
 use patina_controller_core::allocator::{Allocator, Group, Sharing};
-use patina_controller_core::decide::{Decision, Policy};
-use patina_controller_core::reconcile::Reconciler;
 use patina_controller_core::surroundings::Surroundings;
-use patina_controller_core::view::{FamilyPolicy, Port, Protocol, ServiceId, ServiceView};
+use patina_controller_core::view::{Port, Protocol, ServiceId};
 use patina_crds::config::Config;
 use patina_crds::net::Family;
 use proptest::prelude::*;
+
+/// As many cases as usual, or as PROPTEST_CASES says (unless that is the 256 that are its default).
+fn cases(usual: u32) -> ProptestConfig {
+    let set = ProptestConfig::default();
+    let cases = if set.cases == 256 { usual } else { set.cases };
+    // A failure prints its shortened history, which belongs into a recorded case.
+    ProptestConfig { cases, failure_persistence: None, ..set }
+}
 
 /// Configurations that overlap, shrink, split, rename and rearrange one another.
 fn configs() -> Vec<Config> {
@@ -78,7 +87,7 @@ fn service(n: u8) -> ServiceId {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(cases(600))]
 
     /// Each operation of the allocator gives what the linear scan gives.
     #[test]
@@ -155,275 +164,4 @@ fn check_usage(allocator: &Allocator, config: &Config, model: &Holders) -> Resul
         prop_assert_eq!(usage.services, services);
     }
     Ok(())
-}
-
-/// What happens to a cluster.
-#[derive(Clone, Debug)]
-enum Event {
-    Create {
-        who: u8,
-        shape: Shape,
-    },
-    Edit {
-        who: u8,
-        shape: Shape,
-    },
-    Delete {
-        who: u8,
-    },
-    Config {
-        which: u8,
-    },
-    /// The next status writes fail until the next event of this kind.
-    Writes {
-        work: bool,
-    },
-    Restart,
-}
-
-#[derive(Clone, Debug)]
-struct Shape {
-    families: u8,
-    policy: u8,
-    key: u8,
-    ports: u8,
-    ip: Option<u8>,
-    pool: Option<u8>,
-    load_balancer: bool,
-}
-
-fn shape() -> impl Strategy<Value = Shape> {
-    (
-        0..3u8,
-        0..3u8,
-        0..3u8,
-        1..8u8,
-        proptest::option::weighted(0.2, 0..12u8),
-        proptest::option::weighted(0.2, 0..5u8),
-        proptest::bool::weighted(0.9),
-    )
-        .prop_map(|(families, policy, key, ports, ip, pool, load_balancer)| Shape {
-            families,
-            policy,
-            key,
-            ports,
-            ip,
-            pool,
-            load_balancer,
-        })
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        6 => (0..8u8, shape()).prop_map(|(who, shape)| Event::Create { who, shape }),
-        3 => (0..8u8, shape()).prop_map(|(who, shape)| Event::Edit { who, shape }),
-        3 => (0..8u8).prop_map(|who| Event::Delete { who }),
-        2 => (0..6u8).prop_map(|which| Event::Config { which }),
-        1 => any::<bool>().prop_map(|work| Event::Writes { work }),
-        2 => Just(Event::Restart),
-    ]
-}
-
-fn view(who: u8, shape: &Shape, created: i64) -> ServiceView {
-    let v4: IpAddr = "10.96.0.9".parse().unwrap();
-    let v6: IpAddr = "fd00:96::9".parse().unwrap();
-    let cluster_ips = match shape.families {
-        0 => vec![v4],
-        1 => vec![v6],
-        _ => vec![v4, v6],
-    };
-    let family_policy = match (shape.policy, cluster_ips.len()) {
-        (_, 2) if shape.policy == 0 => FamilyPolicy::PreferDual,
-        (0, _) => FamilyPolicy::Single,
-        (1, _) => FamilyPolicy::PreferDual,
-        _ => FamilyPolicy::RequireDual,
-    };
-    let mut view = ServiceView::plain(service(who), created);
-    view.families = cluster_ips.iter().map(|ip| Family::of(*ip)).collect();
-    view.cluster_ips = cluster_ips;
-    view.family_policy = family_policy;
-    view.ports = ports_of(shape.ports);
-    view.is_load_balancer = shape.load_balancer;
-    let mut annotate = |name: &str, value: String| {
-        view.annotations.insert(format!("metallb.io/{name}"), value);
-    };
-    if shape.key > 0 {
-        annotate("allow-shared-ip", format!("k{}", shape.key));
-    }
-    if let Some(ip) = shape.ip {
-        annotate("loadBalancerIPs", format!("10.0.0.{}", 250 + (ip % 6)));
-    }
-    if let Some(pool) = shape.pool {
-        annotate("address-pool", ["a", "b", "c", "z", "split"][usize::from(pool % 5)].to_owned());
-    }
-    view
-}
-
-/// A cluster whose API server is a map: views with the status that was last written into them.
-#[derive(Default)]
-struct World {
-    stored: BTreeMap<ServiceId, ServiceView>,
-    wanted: BTreeMap<ServiceId, Vec<IpAddr>>,
-    writes_fail: bool,
-    clock: i64,
-}
-
-impl World {
-    /// Decides and writes, as the shell does: the newest wish of each Service is written, later if not now.
-    fn settle(&mut self, reconciler: &mut Reconciler) {
-        loop {
-            for (id, outcome) in reconciler.reconcile() {
-                match outcome.decision {
-                    Decision::Assign { addresses, .. } | Decision::Keep { addresses, .. } => {
-                        self.wanted.insert(id, addresses);
-                    }
-                    Decision::Wait(_) | Decision::Release => {
-                        self.wanted.insert(id, Vec::new());
-                    }
-                    Decision::Ignore(_) => {
-                        self.wanted.remove(&id);
-                    }
-                }
-            }
-            let mut written = false;
-            for (id, addresses) in self.wanted.iter().filter(|_| !self.writes_fail) {
-                let Some(stored) = self.stored.get_mut(id) else { continue };
-                if stored.held != *addresses {
-                    stored.held.clone_from(addresses);
-                    stored.marked = !addresses.is_empty();
-                    reconciler.service_changed(stored.clone());
-                    written = true;
-                }
-            }
-            if !written {
-                return;
-            }
-        }
-    }
-
-    fn restart(&self, config: &Config) -> Reconciler {
-        let mut reconciler = Reconciler::new(Policy::default());
-        for view in self.stored.values() {
-            reconciler.service_changed(view.clone());
-        }
-        reconciler.config_changed(Arc::new(config.clone()));
-        assert!(reconciler.start());
-        reconciler
-    }
-}
-
-fn holders(reconciler: &Reconciler) -> Holders {
-    reconciler
-        .allocator()
-        .assignments()
-        .map(|(id, a)| (id.clone(), (a.addresses.clone(), a.sharing.clone())))
-        .collect()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(800))]
-
-    #[test]
-    fn no_history_gives_an_address_twice_loses_one_or_leaves_a_pool(events in proptest::collection::vec(event(), 1..50)) {
-        let configs = configs();
-        let mut config = &configs[0];
-        let mut world = World::default();
-        let mut reconciler = world.restart(config);
-        for event in events {
-            let before = holders(&reconciler);
-            let mut touched: Option<ServiceId> = None;
-            let mut reconfigured = false;
-            world.clock += 1;
-            match event {
-                Event::Create { who, shape } => {
-                    let id = service(who);
-                    if world.stored.contains_key(&id) { continue }
-                    let view = view(who, &shape, world.clock);
-                    world.stored.insert(id.clone(), view.clone());
-                    reconciler.service_changed(view);
-                    touched = Some(id);
-                }
-                Event::Edit { who, shape } => {
-                    let id = service(who);
-                    let Some(old) = world.stored.get(&id) else { continue };
-                    let edited = ServiceView { held: old.held.clone(), marked: old.marked, ..view(who, &shape, old.created) };
-                    world.stored.insert(id.clone(), edited.clone());
-                    reconciler.service_changed(edited);
-                    touched = Some(id);
-                }
-                Event::Delete { who } => {
-                    let id = service(who);
-                    if world.stored.remove(&id).is_none() { continue }
-                    world.wanted.remove(&id);
-                    reconciler.service_deleted(&id);
-                    touched = Some(id);
-                }
-                Event::Config { which } => {
-                    config = &configs[usize::from(which) % configs.len()];
-                    reconciler.config_changed(Arc::new(config.clone()));
-                    reconfigured = true;
-                }
-                Event::Writes { work } => {
-                    world.writes_fail = !work;
-                }
-                Event::Restart => {
-                    // Only what was written survives a process; here everything was.
-                    if world.writes_fail { continue }
-                    reconciler = world.restart(config);
-                }
-            }
-            world.settle(&mut reconciler);
-            let after = holders(&reconciler);
-
-            // Never twice.
-            for (a, (ips, sharing)) in &after {
-                for (b, (theirs, their_sharing)) in after.range(a.clone()..).skip(1) {
-                    if ips.iter().any(|ip| theirs.contains(ip)) {
-                        prop_assert!(may_share(sharing, their_sharing), "{} and {} share {:?}", a, b, ips);
-                    }
-                }
-            }
-            for (id, (ips, _)) in &after {
-                let view = &world.stored[id];
-                prop_assert!(view.is_load_balancer);
-                // Never outside a pool; all from one; one per family of the Service.
-                prop_assert!(config.pools.values().any(|p| ips.iter().all(|ip| addresses(p).any(|a| a == *ip))), "{} has {:?}", id, ips);
-                let families: BTreeSet<Family> = ips.iter().map(|ip| Family::of(*ip)).collect();
-                prop_assert_eq!(families.len(), ips.len());
-                let clusters: BTreeSet<Family> = view.cluster_families().into_iter().collect();
-                match view.family_policy {
-                    FamilyPolicy::PreferDual => prop_assert!(families.is_subset(&clusters)),
-                    _ => prop_assert_eq!(families, clusters),
-                }
-            }
-            // Never lost: with the same configuration only the touched Service may have changed what it has.
-            if !reconfigured {
-                for (id, (ips, _)) in &before {
-                    if touched.as_ref() != Some(id) {
-                        let now = after.get(id).map(|(now, _)| now.clone()).unwrap_or_default();
-                        prop_assert!(ips.iter().all(|ip| now.contains(ip)), "{} had {:?} and has {:?}", id, ips, now);
-                    }
-                }
-            }
-            // Nobody waits beside an address that it could have.
-            for view in world.stored.values().filter(|view| view.is_load_balancer && !after.contains_key(&view.id)) {
-                let plain = view.annotations.keys().all(|key| key.ends_with("allow-shared-ip"));
-                if plain && view.family_policy != FamilyPolicy::RequireDual {
-                    let sharing = Sharing::of(view, view.annotations.get("metallb.io/allow-shared-ip").map_or("", String::as_str));
-                    for pool in config.pools.values().filter(|p| p.auto_assign && p.allocation.permits(&view.id.namespace, &BTreeMap::new(), &view.labels)) {
-                        for family in view.cluster_families() {
-                            prop_assert_eq!(naive_pick(&after, pool, &view.id, family, &sharing), None, "{} waits", view.id);
-                        }
-                    }
-                }
-            }
-            // Written is what is remembered.
-            if !world.writes_fail {
-                for (id, view) in &world.stored {
-                    let remembered = after.get(id).map(|(ips, _)| ips.clone()).unwrap_or_default();
-                    prop_assert_eq!(&view.held, &remembered, "status of {}", id);
-                }
-            }
-        }
-    }
 }
