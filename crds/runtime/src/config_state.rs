@@ -199,7 +199,8 @@ impl Writer {
 
     /// This Pod; `None` outside a Pod, or where Pods may not be read.
     async fn owner(&self) -> kube::Result<Option<OwnerReference>> {
-        match self.pods.get_opt(&self.component.pod_name).await {
+        // Its metadata only: to read all of a Pod is a lot of code.
+        match self.pods.get_metadata_opt(&self.component.pod_name).await {
             Ok(pod) => Ok(pod.and_then(|pod| pod.owner_ref(&()))),
             Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
             Err(error) => Err(error),
