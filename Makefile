@@ -20,6 +20,9 @@ check: ## everything that needs no root: format, lints, unit tests, generated fi
 bench: tools ## measure latency, memory and size of the release binaries; ONLY=alloc runs one (root)
 	@$(BIN)/bench $(ONLY)
 
+fuzz: ## feed odd configurations to what reads them, a minute for each target; TIME=600 TARGETS="manifest" says otherwise
+	@TIME=$(or $(TIME),60) e2e/scripts/fuzz.sh run $(TARGETS)
+
 gen: ## write the generated files: crds/yaml, the chart's copy of it, the chart's goldens, docs/reference
 	@cargo run --quiet -p patina-crds --bin crdgen
 	@mkdir -p charts/patina/files/crds && cp crds/yaml/*.yaml charts/patina/files/crds/
@@ -47,6 +50,6 @@ tools: setup build ## build Kubernetes' programs, etcd and Helm, once
 clean: ## remove what was built here
 	@cargo clean
 
-.PHONY: help demo lab test check bench gen fmt deny advisories build setup tools clean
+.PHONY: help demo lab test check bench fuzz gen fmt deny advisories build setup tools clean
 SHELL = /bin/bash
 .SHELLFLAGS = -euo pipefail -c

@@ -43,6 +43,7 @@ named_tests() {
 mapfile -t named < <(named_tests | sed 'N;s/\n/=/' | sort -u)
 
 step fmt cargo fmt --all --check
+step "fmt fuzz" cargo fmt --manifest-path fuzz/Cargo.toml --check
 step clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
 step build cargo build --quiet --workspace --bins --tests
 export PATINA_BUILT=1
@@ -51,6 +52,8 @@ tests cargo test --workspace --doc --no-fail-fast
 step alone alone
 step rustdoc env RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --quiet --workspace --no-deps --document-private-items
 step deny "$(cargo_deny)" --log-level error check bans licenses sources
+step "fuzz build" e2e/scripts/fuzz.sh build
+tests e2e/scripts/fuzz.sh smoke
 
 if [ ${#failed[@]} -gt 0 ]; then
   say "make check failed:"

@@ -13,6 +13,7 @@ ping      iputils-ping    reachability: what `make lab` tells people to try, and
 ndisc6    ndisc6          the client asks who answers for an IPv6 address
 tcpdump   tcpdump         the capture that a failed test shows
 curl      curl            the requests of the demo
+c++       g++             libFuzzer, which the fuzz targets are linked with
 git       git             the check of the workspace asks it which files are ours
 '
 
