@@ -29,6 +29,10 @@ use super::tls::Served;
 const ANYWAY: Duration = Duration::from_secs(30);
 /// After something that did not work.
 const RETRY: Duration = Duration::from_secs(1);
+/// After something that we may not do; a change is looked at sooner.
+const FORBIDDEN: Duration = Duration::from_secs(10);
+/// An object is changed at most this often: in a rollout two versions of us may want different things.
+const CALM: Duration = Duration::from_secs(1);
 /// The Service has had an endpoint for this long before the API server is told to use it: it reaches the rules of
 /// kube-proxy a moment later.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -87,6 +91,8 @@ pub(crate) struct Keeper {
     trusted: Option<(String, SystemTime)>,
     /// What is served.
     current: Option<Stored>,
+    /// When an object was changed last.
+    patched: HashMap<&'static str, Instant>,
     /// What was said last about a subject.
     said: HashMap<&'static str, String>,
 }
@@ -123,6 +129,7 @@ impl Keeper {
             unreachable: Instant::now(),
             trusted: None,
             current: None,
+            patched: HashMap::new(),
             said: HashMap::new(),
         }
     }
@@ -186,7 +193,8 @@ impl Keeper {
                         let text = format!("cannot write the Secret: {}", brief(&error));
                         self.standing_unless_served(&text);
                         self.say("secret", text);
-                        return RETRY;
+                        let forbidden = matches!(&error, kube::Error::Api(status) if status.is_forbidden());
+                        return if forbidden { FORBIDDEN } else { RETRY };
                     }
                 },
                 Err(error) => {
@@ -278,6 +286,11 @@ impl Keeper {
             all &= target.found == Found::Nothing;
             if target.found == Found::Nothing && open.is_none_or(|since| since < SETTLE) {
                 again = again.min(open.map_or(RETRY, |since| SETTLE.saturating_sub(since)));
+                continue;
+            }
+            let calm = self.patched.get(target.subject).map(|at| CALM.saturating_sub(at.elapsed()));
+            if let Some(left) = calm.filter(|left| !left.is_zero()) {
+                again = again.min(left);
                 continue;
             }
             if self.patch(target.subject, target.patch).await {
@@ -411,7 +424,10 @@ impl Keeper {
             api.patch(PEERS, &params, &patch).await.map(drop)
         };
         match result {
-            Ok(()) => true,
+            Ok(()) => {
+                self.patched.insert(subject, Instant::now());
+                true
+            }
             // It changed or went meanwhile: the watch brings what it is now.
             Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => false,
             Err(error) => {

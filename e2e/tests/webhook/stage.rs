@@ -144,7 +144,7 @@ impl Stage {
         wait::until("the API server asks the webhook", SOON, || async {
             let said = self.apply_dry(BAD_POOL).await;
             let strategy = self.get(PEERS, "{.spec.conversion.strategy}").await;
-            Ok(Seen::when(said.stderr.contains("nonsense") && strategy == "Webhook", (said, strategy)))
+            Ok(Seen::when(said.stderr.contains("overlaps") && strategy == "Webhook", (said, strategy)))
         })
         .await
         .unwrap_or_else(|e| panic!("{e:#}\n{}", self.logs()));
@@ -214,11 +214,12 @@ impl Stage {
     }
 }
 
+/// Wrong in a way that the CRD's own rules cannot see.
 pub(crate) const BAD_POOL: &str = "
 apiVersion: metallb.io/v1beta1
 kind: IPAddressPool
 metadata: {name: bad, namespace: metallb-system}
-spec: {addresses: [nonsense]}
+spec: {addresses: [198.18.0.0/24, 198.18.0.64/26]}
 ";
 
 /// The CRDs, and the chart's default.
