@@ -119,12 +119,14 @@ impl StatusWriter {
 
     /// Lets what is under way end; starts nothing new.
     pub(crate) async fn drain(&mut self) {
-        while self.under_way.next().await.is_some() {}
+        while let Some((attempt, id, end)) = self.under_way.next().await {
+            self.ended(attempt, id, end);
+        }
     }
 
     /// Nothing is under way that could be written later.
     pub(crate) fn is_drained(&self) -> bool {
-        self.under_way.is_empty()
+        self.under_way.is_empty() && self.machine.is_certain()
     }
 
     fn start_all(&mut self) -> Option<Written> {

@@ -50,6 +50,7 @@ impl Dice {
 const RUNS: u64 = 400;
 const STEPS: usize = 700;
 
+#[expect(clippy::disallowed_methods, reason = "which histories to run is asked of who runs the test")]
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
@@ -116,7 +117,9 @@ fn nor_do_users_who_write_into_statuses() {
 #[test]
 fn without_the_fence_a_late_patch_shows_an_address_twice() {
     let rules = Rules { fence: false, ..Rules::default() };
-    let found = (0..4000).find_map(|seed| run(seed, rules).err().map(|(why, _)| (seed, why)));
+    let found = (0..4000).find_map(|seed| {
+        run(seed, rules).err().map(|(why, _)| (seed, why)).filter(|(_, why)| why.contains("twice"))
+    });
     let (seed, why) = found.expect("no history found the hole");
-    assert!(why.contains("twice"), "seed {seed}: {why}");
+    println!("seed {seed}: {why}");
 }

@@ -225,6 +225,12 @@ impl Writes {
         may.map(|(id, _)| id.clone()).collect()
     }
 
+    /// Whether nothing is under way, and nothing that ended in silence may still be written.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.entries.values().all(|entry| entry.patches().next().is_none())
+    }
+
     /// Patches under way, and how many there may be.
     #[must_use]
     pub fn window(&self) -> (usize, usize) {

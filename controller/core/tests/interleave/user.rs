@@ -12,7 +12,7 @@ use crate::server::{Object, Server};
 const NAMES: usize = 8;
 
 pub(crate) fn service(n: usize) -> ServiceId {
-    ServiceId::new(if n % 3 == 0 { "n1" } else { "n2" }, format!("s{n}"))
+    ServiceId::new(if n.is_multiple_of(3) { "n1" } else { "n2" }, format!("s{n}"))
 }
 
 /// One thing that somebody does. The Service that it was done to, and what it was.

@@ -38,6 +38,8 @@ struct Request {
     process: usize,
     term: u64,
     patch: Patch,
+    /// Its sender has given it up.
+    given_up: bool,
 }
 
 type Pair = (ServiceId, ServiceId, IpAddr);
@@ -310,7 +312,7 @@ impl World {
                         "{which} sends {} {}: {:?}",
                         patch.id, patch.resource_version, patch.change.addresses
                     ));
-                    self.network.push(Request { process: which, term, patch });
+                    self.network.push(Request { process: which, term, patch, given_up: false });
                 }
                 Did::Edited(id) => {
                     self.edits_put_right += 1;
@@ -335,15 +337,20 @@ impl World {
             1 => Fate::Refused,
             2 => Fate::AnswerLost,
             3 => Fate::Lost,
+            4 => Fate::Slow,
             _ => Fate::Well,
         };
         self.deliver(index, fate);
     }
 
     fn deliver(&mut self, index: usize, fate: Fate) {
-        let Request { process, term, patch } = self.network.remove(index);
+        let Request { process, term, patch, given_up } = self.network.remove(index);
         let late = self.processes[process].term != term || !self.processes[process].leads(self.millis);
         let answer = match fate {
+            Fate::Slow => {
+                self.network.push(Request { process, term, patch: patch.clone(), given_up: true });
+                Some(End::Failed("no answer in time".to_owned()))
+            }
             Fate::Busy => Some(End::Busy(None)),
             // A webhook that cannot be reached, say.
             Fate::Refused => Some(End::Failed("500".to_owned())),
@@ -372,7 +379,8 @@ impl World {
             }
         };
         let sender = &mut self.processes[process];
-        if let (Some(end), Some(leading)) = (answer, sender.leading.as_mut().filter(|_| sender.term == term))
+        if let (Some(end), Some(leading)) =
+            (answer, sender.leading.as_mut().filter(|_| sender.term == term && !given_up))
         {
             leading.answers.push_back((patch.attempt, patch.id, end));
         }
@@ -452,6 +460,8 @@ enum Fate {
     AnswerLost,
     /// Not written, and nobody hears of it.
     Lost,
+    /// The sender waits no longer; it arrives later.
+    Slow,
 }
 
 fn may_share(a: &ServiceView, b: &ServiceView) -> bool {
