@@ -77,11 +77,14 @@ mod tests {
         assert_eq!(settings.policy().class.as_deref(), Some("a.io/b"));
         assert_eq!((settings.common.namespace.as_str(), settings.common.config.as_str()), ("x", "other"));
         assert_eq!(parse(&["--lb-class="]).unwrap().policy().class, None);
-        let settings = parse(&["--webhook-mode=onlywebhook", "--tls-min-version=VersionTLS12", "--webhook-http2=false"]);
+        let settings =
+            parse(&["--webhook-mode=onlywebhook", "--tls-min-version=VersionTLS12", "--webhook-http2=false"]);
         let webhook = settings.unwrap().webhook;
         assert_eq!(webhook.webhook_mode, webhook::Mode::OnlyWebhook);
         assert!(webhook.offer().is_ok() && webhook.serves());
-        let webhook = parse(&["--disable-cert-rotation", "--webhook-secret=x", "--webhook-mode=disabled"]).unwrap().webhook;
+        let webhook = parse(&["--disable-cert-rotation", "--webhook-secret=x", "--webhook-mode=disabled"])
+            .unwrap()
+            .webhook;
         assert!(webhook.disable_cert_rotation && !webhook.serves());
         assert_eq!(parse(&[]).unwrap().webhook.webhook_mode, webhook::Mode::Enabled, "as in MetalLB");
     }

@@ -73,9 +73,6 @@ pub(super) fn read(sources: &[Source], options: &Options) -> Input {
     objects.nodes.iter_mut().for_each(complete::node);
     input.nodes = objects.nodes.iter().map(patina_speaker::convert::node).collect();
     input.nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    // Without nodes nothing is known of them; with some, they are all there are.
-    let labels = input.nodes.iter().map(|node| (node.name.clone(), node.labels.clone())).collect();
-    resources.nodes = (!input.nodes.is_empty()).then_some(labels);
     match config::build(&resources) {
         Ok(loaded) => input.config = of_config.is_empty().then_some(loaded),
         Err(errors) => {
@@ -148,7 +145,7 @@ fn problem(error: ManifestError, source: &Source) -> Problem {
 
 /// Adds the configuration of one more file. A second ConfigMap is an error: which of them would count?
 fn merge(all: &mut Resources, found: Resources, source: &Source) -> Option<Problem> {
-    let Resources { namespace: _, nodes: _, legacy, .. } = &found;
+    let Resources { namespace: _, legacy, .. } = &found;
     let second = legacy.as_ref().filter(|_| all.legacy.is_some()).map(|legacy| Problem {
         kind: "ConfigMap".to_owned(),
         namespace: legacy.namespace.clone(),

@@ -209,7 +209,10 @@ impl fmt::Display for Reason {
             }
             Self::ReservedHeld { address, keeper, owner } => {
                 let reservation = &keeper.reservation;
-                write!(f, "{reservation} keeps {address} for this Service, but Service {owner} still holds it")
+                write!(
+                    f,
+                    "{reservation} keeps {address} for this Service, but Service {owner} still holds it"
+                )
             }
             Self::ReservedInUse { address, keeper, by } => {
                 let reservation = &keeper.reservation;

@@ -107,7 +107,6 @@ impl ConfigWatch {
             reservations: sorted(&self.reservations),
             legacy: self.legacy.state().first().map(|map| legacy_view(&self.namespace, map)),
             secrets: self.secrets.state().iter().map(|secret| (secret.name_any(), view(secret))).collect(),
-            nodes: None,
         }
     }
 
@@ -315,7 +314,6 @@ pub async fn read_once(
         reservations: list(client, namespace, None).await?,
         legacy: legacy.first().map(|map| legacy_view(namespace, map)),
         secrets: secrets.iter().map(|secret: &Secret| (secret.name_any(), view(secret))).collect(),
-        nodes: None,
     })
 }
 

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::{Draft, Place, Problems, distinct, selectors};
-use super::nodes::apart;
 use super::{BgpAdvertisement, Community, Pool, pools};
 use crate::net::{AddressRange, Family};
-use crate::selector::Labels;
+use crate::selector::disjoint;
 use crate::types;
 
 /// More names of aliases help nobody to find the right one.
@@ -17,11 +16,10 @@ pub(super) fn build(
     drafts: &[Draft<types::BGPAdvertisementSpec>],
     pools: &BTreeMap<String, Pool>,
     aliases: &BTreeMap<String, Option<Community>>,
-    nodes: Option<&BTreeMap<String, Labels>>,
     problems: &mut Problems,
 ) -> Vec<BgpAdvertisement> {
     let out: Vec<_> = drafts.iter().map(|draft| one(draft, pools, aliases, problems)).collect();
-    check_local_pref(drafts, &out, pools, nodes, problems);
+    check_local_pref(drafts, &out, pools, problems);
     out
 }
 
@@ -170,7 +168,6 @@ fn check_local_pref(
     drafts: &[Draft<types::BGPAdvertisementSpec>],
     ads: &[BgpAdvertisement],
     pools: &BTreeMap<String, Pool>,
-    nodes: Option<&BTreeMap<String, Labels>>,
     problems: &mut Problems,
 ) {
     let preferences: BTreeSet<Option<u32>> = ads.iter().map(|ad| ad.local_pref).collect();
@@ -199,16 +196,16 @@ fn check_local_pref(
         };
         let field = draft.place.field("localPref");
         if let Some((pool, other, earlier)) =
-            met().find(|(_, _, earlier)| same_lengths(earlier) && may_meet(earlier, ad, nodes))
+            met().find(|(_, _, earlier)| same_lengths(earlier) && may_meet(earlier, ad))
         {
             let message = format!(
                 "{} for the same routes; give both the same value, or different aggregation lengths, peers or nodes",
                 said(pool, other, earlier)
             );
             problems.error(&draft.place.object, field, message);
-        } else if let Some((pool, other, earlier)) = met().find(|(pool, _, earlier)| {
-            common_family(earlier, ad, pool).is_some() && may_meet(earlier, ad, nodes)
-        }) {
+        } else if let Some((pool, other, earlier)) = met()
+            .find(|(pool, _, earlier)| common_family(earlier, ad, pool).is_some() && may_meet(earlier, ad))
+        {
             // MetalLB takes two advertisements for different routes as soon as one of their lengths differs.
             let family =
                 common_family(earlier, ad, pool).map(|family| family.to_string()).unwrap_or_default();
@@ -235,8 +232,8 @@ fn common_family(a: &BgpAdvertisement, b: &BgpAdvertisement, pool: &Pool) -> Opt
 
 /// Whether some peer could hear both from one node. With service selectors it depends on the Service and is decided when it
 /// is announced.
-fn may_meet(a: &BgpAdvertisement, b: &BgpAdvertisement, nodes: Option<&BTreeMap<String, Labels>>) -> bool {
+fn may_meet(a: &BgpAdvertisement, b: &BgpAdvertisement) -> bool {
     let by_service = !a.service_selectors.is_empty() || !b.service_selectors.is_empty();
     let other_peers = !a.peers.is_empty() && !b.peers.is_empty() && a.peers.is_disjoint(&b.peers);
-    !by_service && !other_peers && !apart(&a.node_selectors, &b.node_selectors, nodes)
+    !by_service && !other_peers && !disjoint(&a.node_selectors, &b.node_selectors)
 }

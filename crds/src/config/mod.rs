@@ -14,7 +14,6 @@ mod legacy;
 pub mod manifest;
 pub mod migrate;
 mod model;
-mod nodes;
 mod notices;
 mod peers;
 mod pool_set;
@@ -32,7 +31,6 @@ pub use model::{
 };
 pub use pool_set::Pools;
 
-use crate::selector::Labels;
 use crate::types;
 use draft::{Drafts, Problems};
 
@@ -59,9 +57,6 @@ pub struct Resources {
     pub legacy: Option<LegacyConfigMap>,
     /// Secrets of the namespace, by name.
     pub secrets: BTreeMap<String, SecretView>,
-    /// Labels of the nodes, by name. `None`: not known, so two selectors of nodes count as apart only when no node could
-    /// ever match both.
-    pub nodes: Option<BTreeMap<String, Labels>>,
 }
 
 /// What matters of the legacy ConfigMap.
@@ -115,7 +110,7 @@ pub fn build(resources: &Resources) -> Result<Loaded, ConfigErrors> {
     let pools = pools::build(&drafts.pools, &mut problems);
     let aliases = communities::build(&drafts.aliases, &mut problems);
     let l2_advertisements = l2::build(&drafts.l2_advertisements, &pools, &mut problems);
-    let bgp_advertisements = bgp::build(&drafts.bgp_advertisements, &pools, &aliases, resources.nodes.as_ref(), &mut problems);
+    let bgp_advertisements = bgp::build(&drafts.bgp_advertisements, &pools, &aliases, &mut problems);
     let bfd_profiles = bfd::build(&drafts.bfd_profiles, &mut problems);
     let peers = peers::build(&drafts.peers, resources, &drafts.bfd_profiles, &mut problems);
     bfd::check_echo(&bfd_profiles, &peers, &drafts.peers, &bgp_advertisements, &pools, &mut problems);

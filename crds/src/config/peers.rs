@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::draft::{Draft, Place, Problems, present, selectors};
-use super::nodes::apart;
 use super::pools::is_legacy;
 use super::{Peer, PeerAddress, PeerAsn, Resources, duration};
 use crate::config::duration::show;
+use crate::selector::disjoint;
 use crate::types::{self, BGPPeerSpec};
 
 /// The only kind of Secret that holds a session password.
@@ -32,11 +32,10 @@ pub(super) fn build(
             peers.push((i, peer));
         }
     }
-    let nodes = resources.nodes.as_ref();
     for (n, (i, peer)) in peers.iter().enumerate() {
         let Some(draft) = drafts.get(*i) else { continue };
         let earlier = || peers.iter().take(n).map(|(_, earlier)| earlier);
-        let shares_a_node = |earlier: &Peer| !apart(&earlier.node_selectors, &peer.node_selectors, nodes);
+        let shares_a_node = |earlier: &Peer| !disjoint(&earlier.node_selectors, &peer.node_selectors);
         if let Some(earlier) = earlier().find(|earlier| same_session(earlier, peer) && shares_a_node(earlier))
         {
             let field = if matches!(peer.address, PeerAddress::Ip(_)) { "peerAddress" } else { "interface" };

@@ -19,14 +19,20 @@ pub const METALLB_REFUSED: &[(&str, &str)] = &[
     ("enable-pprof", "there is no Go profiler in this program; leave it out"),
     ("pprof-bind-address", "there is no Go profiler in this program; leave it out"),
     ("disable-cert-rotation", "the webhook is the controller's; leave it out"),
-    ("cert-dir", "the webhook takes its certificates from the Secret (--webhook-secret), not from files; leave it out"),
+    (
+        "cert-dir",
+        "the webhook takes its certificates from the Secret (--webhook-secret), not from files; leave it out",
+    ),
     ("cert-service-name", "the webhook is the controller's; leave it out"),
     ("webhook-secret", "the webhook is the controller's; leave it out"),
     ("webhook-http2", "the webhook is the controller's; leave it out"),
     ("webhook-mode", "the webhook is the controller's; leave it out"),
     ("tls-min-version", "metrics are served over plain HTTP (--port); leave it out"),
     ("tls-cipher-suites", "metrics are served over plain HTTP (--port); leave it out"),
-    ("tls-curve-preferences", "the webhook offers the curves that its library thinks safe, metrics are plain HTTP; leave it out"),
+    (
+        "tls-curve-preferences",
+        "the webhook offers the curves that its library thinks safe, metrics are plain HTTP; leave it out",
+    ),
     ("metrics-cert-dir", "metrics are served over plain HTTP (--port); leave it out"),
     ("host", "it did nothing in MetalLB either; leave it out"),
 ];
