@@ -47,7 +47,7 @@ impl Dice {
     }
 }
 
-const RUNS: u64 = 400;
+const RUNS: u64 = 2500;
 const STEPS: usize = 700;
 
 #[expect(clippy::disallowed_methods, reason = "which histories to run is asked of who runs the test")]
