@@ -68,7 +68,8 @@ pub fn networks(state: &ConfigurationState) -> Option<(String, Networks)> {
 pub fn in_pool(pool: &Pool, surroundings: &Surroundings) -> Vec<InUse> {
     let mut found = Vec::new();
     for used in &surroundings.uses {
-        for range in pool.ranges.iter().filter(|range| range.overlaps(&used.range)) {
+        let barred = |range: &&AddressRange| range.overlaps(&used.range) && used.by.bars(range.len() == 1);
+        for range in pool.ranges.iter().filter(barred) {
             let first = range.first_number().max(used.range.first_number());
             let last = range.last_number().min(used.range.last_number());
             let end = |number| from_number(range.family(), number);
@@ -176,8 +177,8 @@ mod tests {
             node("b", &["192.0.2.5", "b.example", "2001:db8::5"], &["10.244.1.0/24", "fd00:244:1::/64"]),
             node("a", &["192.0.2.4"], &["nonsense"]),
         ];
-        let mut cidr = ServiceCIDR::default();
-        cidr.spec = Some(ServiceCIDRSpec { cidrs: Some(vec!["10.96.0.0/16".to_owned(), "x".to_owned()]) });
+        let cidrs = Some(vec!["10.96.0.0/16".to_owned(), "x".to_owned()]);
+        let cidr = ServiceCIDR { spec: Some(ServiceCIDRSpec { cidrs }), ..ServiceCIDR::default() };
         let seen =
             Networks::parse(r#"{"addresses":["192.0.2.4/24","198.51.100.9/31"],"gateways":["192.0.2.1"]}"#)
                 .unwrap();

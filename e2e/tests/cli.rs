@@ -108,11 +108,11 @@ async fn why_shows_events_and_a_refused_configuration() {
         .await
         .unwrap();
     case.plane.apply(&EVENT.replace("UID", uid.trim())).await.unwrap();
-    case.plane.apply(BACKWARDS).await.unwrap();
+    case.plane.apply(OVERLAPPING).await.unwrap();
     let (code, text) = case.why("web").await;
     assert_eq!(code, Some(1), "{text}");
     for part in
-        ["AllocationFailed", "metallb-controller", "configuration is refused", "metallb-system/backwards"]
+        ["AllocationFailed", "metallb-controller", "configuration is refused", "metallb-system/overlapping"]
     {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
@@ -154,11 +154,12 @@ metadata: {namespace: metallb-system, name: l2-of-web}
 spec: {}
 "#;
 
-const BACKWARDS: &str = r#"
+/// No rule of a CRD can see it, and no webhook runs here.
+const OVERLAPPING: &str = r#"
 apiVersion: metallb.io/v1beta1
 kind: IPAddressPool
-metadata: {namespace: metallb-system, name: backwards}
-spec: {addresses: [172.25.8.9-172.25.8.1]}
+metadata: {namespace: metallb-system, name: overlapping}
+spec: {addresses: [172.25.7.250-172.25.8.1]}
 "#;
 
 const EVENT: &str = r#"

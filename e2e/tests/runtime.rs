@@ -51,7 +51,7 @@ async fn the_configuration_is_followed_from_a_config_map_to_resources() {
     })
     .await;
 
-    plane.apply(&POOL.replace("192.0.2.0/28", "192.0.2.9-192.0.2.1")).await.unwrap();
+    plane.apply(&POOL.replace("192.0.2.0/28", "172.25.7.250-172.25.7.251")).await.unwrap();
     until("a bad pool is refused and the last good configuration stays", |keeper| {
         keeper.errors().is_some() && keeper.config().is_some_and(|config| config.pools.len() == 2)
     })

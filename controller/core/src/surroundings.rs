@@ -40,6 +40,16 @@ pub enum UsedBy {
     ClusterIps,
 }
 
+impl UsedBy {
+    /// Whether this use keeps Services off an address, which may be `alone` in the entry of the pool that lists it
+    /// (`203.0.113.5/32`). Then a node's own address is there on purpose: a machine that has only one shares it with its
+    /// Services.
+    #[must_use]
+    pub fn bars(&self, alone: bool) -> bool {
+        !(alone && matches!(self, Self::Node(_)))
+    }
+}
+
 impl fmt::Display for UsedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,6 +4,7 @@
 //! * `certificates`: which there should be. * `keeper`: sees to it that they are, and tells the API server (`injection`).
 
 mod admission;
+mod budget;
 mod certificates;
 mod conversion;
 mod injection;
@@ -13,7 +14,8 @@ mod server;
 mod settings;
 mod tls;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use kube::Client;
@@ -25,6 +27,8 @@ use prometheus::Registry;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use settings::{Mode, Settings};
+
+use budget::Budget;
 
 /// Starts what `settings` ask for, and adds to `health` that it is served.
 ///
@@ -50,6 +54,7 @@ pub(crate) async fn start(
             namespace: common.namespace.clone(),
             legacy: common.config.clone(),
             metrics: metrics.clone(),
+            budget: Arc::new(Mutex::new(Budget::new(Instant::now()))),
         };
         let acceptor = TlsAcceptor::from(config);
         tasks.spawn_finishing(

@@ -1,8 +1,8 @@
 //! The HTTPS server. Anybody who reaches the port may speak to it, so everything has a limit.
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::admission::{self, KINDS, Verdict};
+use super::budget::Budget;
 use super::conversion;
 use super::metrics::{Metrics, Outcome};
 
@@ -55,6 +56,7 @@ pub(crate) struct App {
     pub(crate) namespace: String,
     pub(crate) legacy: String,
     pub(crate) metrics: Metrics,
+    pub(super) budget: Arc<Mutex<Budget>>,
 }
 
 /// The port of `--webhook-port`, on all addresses.
@@ -191,7 +193,7 @@ fn read(kind: &str, body: &[u8]) -> Result<AdmissionRequest<DynamicObject>, Stri
 
 impl App {
     /// By what the API server has at this moment where that is cheap, and always before a no: a cache that does not know
-    /// yet that an object is gone must not refuse its successor.
+    /// yet that an object is gone must not refuse its successor. In a flood of reviews the caches decide alone.
     async fn judge(&self, request: &AdmissionRequest<DynamicObject>) -> Verdict {
         if !self.watch.synced() {
             return Verdict::Allowed(vec![
@@ -212,6 +214,10 @@ impl App {
     }
 
     async fn fresh(&self) -> Option<Resources> {
+        if !self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
+            tracing::debug!("many reviews at once: the caches decide");
+            return None;
+        }
         let read = read_once(&self.client, &self.namespace, &self.legacy);
         match tokio::time::timeout(ASK_PATIENCE, read).await {
             Ok(Ok(resources)) => Some(resources),

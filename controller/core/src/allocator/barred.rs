@@ -66,8 +66,12 @@ impl Barred {
         let mut uses: Vec<_> = surroundings.uses.iter().collect();
         uses.sort_by_key(|in_use| (&in_use.by, in_use.range));
         for in_use in uses {
+            let family = in_use.range.family();
             for (part, _) in parts(pools, &in_use.range) {
-                barred.insert(in_use.range.family(), part, &Bar::Network(in_use.by.clone()));
+                let alone = pools.get(&(family, part.0)).is_some_and(|(last, _)| *last == part.0);
+                if in_use.by.bars(alone) {
+                    barred.insert(family, part, &Bar::Network(in_use.by.clone()));
+                }
             }
         }
         for reservation in &config.reservations {
