@@ -101,27 +101,8 @@ impl Verdict {
     }
 
     fn add(&mut self, all: &mut Resources, found: Resources, source: &Source) {
-        self.objects += found.pools.len()
-            + found.l2_advertisements.len()
-            + found.bgp_advertisements.len()
-            + found.peers.len()
-            + found.bfd_profiles.len()
-            + found.communities.len()
-            + found.reservations.len()
-            + usize::from(found.legacy.is_some());
-        all.pools.extend(found.pools);
-        all.l2_advertisements.extend(found.l2_advertisements);
-        all.bgp_advertisements.extend(found.bgp_advertisements);
-        all.peers.extend(found.peers);
-        all.bfd_profiles.extend(found.bfd_profiles);
-        all.communities.extend(found.communities);
-        all.reservations.extend(found.reservations);
-        all.secrets.extend(found.secrets);
-        let Some(legacy) = found.legacy else { return };
-        if all.legacy.is_none() {
-            all.legacy = Some(legacy);
-            return;
-        }
+        self.objects += found.count();
+        let Some(legacy) = all.absorb(found) else { return };
         let message = "there is another ConfigMap of this name in an earlier file".to_owned();
         self.errors.push(Problem {
             line: format!("{}: ConfigMap {}/{}: {message}", source.name, legacy.namespace, legacy.name),

@@ -145,23 +145,12 @@ fn problem(error: ManifestError, source: &Source) -> Problem {
 
 /// Adds the configuration of one more file. A second ConfigMap is an error: which of them would count?
 fn merge(all: &mut Resources, found: Resources, source: &Source) -> Option<Problem> {
-    let Resources { namespace: _, legacy, .. } = &found;
-    let second = legacy.as_ref().filter(|_| all.legacy.is_some()).map(|legacy| Problem {
+    all.absorb(found).map(|legacy| Problem {
         kind: "ConfigMap".to_owned(),
-        namespace: legacy.namespace.clone(),
-        name: legacy.name.clone(),
+        namespace: legacy.namespace,
+        name: legacy.name,
         field: "metadata.name".to_owned(),
         message: "there is another ConfigMap of this name in an earlier file".to_owned(),
         file: Some(source.name.clone()),
-    });
-    all.legacy = all.legacy.take().or(found.legacy);
-    all.pools.extend(found.pools);
-    all.l2_advertisements.extend(found.l2_advertisements);
-    all.bgp_advertisements.extend(found.bgp_advertisements);
-    all.peers.extend(found.peers);
-    all.bfd_profiles.extend(found.bfd_profiles);
-    all.communities.extend(found.communities);
-    all.reservations.extend(found.reservations);
-    all.secrets.extend(found.secrets);
-    second
+    })
 }

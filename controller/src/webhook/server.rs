@@ -202,7 +202,7 @@ impl App {
             ]);
         }
         let known = self.watch.resources();
-        let small = size(&known) <= ASK;
+        let small = known.count() <= ASK;
         if !small {
             let verdict = admission::judge(request, &known);
             if matches!(verdict, Verdict::Allowed(_)) {
@@ -236,16 +236,6 @@ impl App {
             }
         }
     }
-}
-
-fn size(resources: &Resources) -> usize {
-    resources.pools.len()
-        + resources.l2_advertisements.len()
-        + resources.bgp_advertisements.len()
-        + resources.peers.len()
-        + resources.bfd_profiles.len()
-        + resources.communities.len()
-        + resources.reservations.len()
 }
 
 fn json(body: &impl Serialize) -> Response {

@@ -59,6 +59,39 @@ pub struct Resources {
     pub secrets: BTreeMap<String, SecretView>,
 }
 
+impl Resources {
+    /// How many objects of configuration there are; Secrets, to which others only refer, are not counted.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.pools.len()
+            + self.l2_advertisements.len()
+            + self.bgp_advertisements.len()
+            + self.peers.len()
+            + self.bfd_profiles.len()
+            + self.communities.len()
+            + self.reservations.len()
+            + usize::from(self.legacy.is_some())
+    }
+
+    /// Adds what was found elsewhere. A second ConfigMap is not taken but returned: which one would count?
+    #[must_use]
+    pub fn absorb(&mut self, found: Self) -> Option<LegacyConfigMap> {
+        self.pools.extend(found.pools);
+        self.l2_advertisements.extend(found.l2_advertisements);
+        self.bgp_advertisements.extend(found.bgp_advertisements);
+        self.peers.extend(found.peers);
+        self.bfd_profiles.extend(found.bfd_profiles);
+        self.communities.extend(found.communities);
+        self.reservations.extend(found.reservations);
+        self.secrets.extend(found.secrets);
+        if self.legacy.is_some() {
+            return found.legacy;
+        }
+        self.legacy = found.legacy;
+        None
+    }
+}
+
 /// What matters of the legacy ConfigMap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LegacyConfigMap {

@@ -43,6 +43,8 @@ pub(crate) struct Cluster {
     audit: PathBuf,
     health: Port,
     metrics: Port,
+    /// Of the speaker, which is in the same network namespace.
+    speaker_health: Port,
 }
 
 impl Cluster {
@@ -77,8 +79,8 @@ impl Cluster {
             ..Options::default()
         };
         let plane = ControlPlane::start(options).await?;
-        let (health, metrics) = (Port::reserve()?, Port::reserve()?);
-        let cluster = Cluster { plane, netns, audit, health, metrics };
+        let (health, metrics, speaker_health) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
+        let cluster = Cluster { plane, netns, audit, health, metrics, speaker_health };
         cluster.plane.apply_crds().await?;
         cluster.plane.apply(&pool(addresses)).await?;
         Ok(cluster)
@@ -120,7 +122,8 @@ impl Cluster {
     pub(crate) async fn speaker(&self, node: &str) -> Result<Daemon> {
         let node = format!("--node-name={node}");
         let flags = ["--port=0", "--pod-name=speaker-bench", &node];
-        let mut daemon = self.daemon("patina-speaker", &flags, "bench-speaker", self.metrics.number())?;
+        let mut daemon =
+            self.daemon("patina-speaker", &flags, "bench-speaker", self.speaker_health.number())?;
         self.ready(&mut daemon).await?;
         Ok(daemon)
     }
