@@ -24,6 +24,16 @@ pub const CONDITION_ANNOUNCED: &str = "patina.io/Announced";
 
 /// Annotation on a speaker's ConfigurationState: the node's networks ([`crate::networks`]).
 pub const NETWORKS: &str = "patina.io/networks";
+/// Annotation on an L2Advertisement: `immediate` (the default), `never`, or a delay like `30s`.
+pub const FAILBACK: &str = "patina.io/failback";
+/// Annotation on a Node: `"true"` moves what it announces to other nodes, without a gap.
+pub const DRAIN: &str = "patina.io/drain";
+/// Annotations on a ServiceL2Status: since when this node announces (RFC 3339), why it took over, and from which node.
+pub const SINCE: &str = "patina.io/since";
+/// See [`SINCE`].
+pub const CAUSE: &str = "patina.io/cause";
+/// See [`SINCE`].
+pub const FROM: &str = "patina.io/from";
 /// Label of a ConfigurationState: `controller` or `speaker`.
 pub const COMPONENT_TYPE: &str = "metallb.io/component-type";
 /// Label of a speaker's ConfigurationState.

@@ -79,6 +79,7 @@ pub fn node(node: &Node) -> NodeView {
         network_unavailable: conditions
             .into_iter()
             .any(|condition| condition.type_ == "NetworkUnavailable" && condition.status == "True"),
+        draining: node.annotations().get(keys::DRAIN).is_some_and(|value| value == "true"),
     }
 }
 
@@ -121,7 +122,9 @@ pub fn prune_slice(slice: &mut EndpointSlice) {
 /// Keeps of a node what [`node`] reads.
 pub fn prune_node(node: &mut Node) {
     node.metadata.managed_fields = None;
-    node.metadata.annotations = None;
+    if let Some(annotations) = &mut node.metadata.annotations {
+        annotations.retain(|key, _| key == keys::DRAIN);
+    }
     node.metadata.owner_references = None;
     node.spec = None;
     if let Some(status) = &mut node.status {

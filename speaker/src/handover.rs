@@ -39,7 +39,7 @@ impl Handover {
         }
         // Back with us, or nobody's any more: then there is nobody to wait for.
         self.lingering.retain(|ip, _| !intent.l2.contains_key(ip) && successors.contains(ip));
-        self.announced = intent.l2.clone();
+        self.announced = intent.leading();
         self.addresses(now)
     }
 

@@ -72,7 +72,7 @@ fn why_not(snapshot: &Snapshot<'_>, verdict: &Verdict, node: &str) -> String {
             format!("which carries the label {EXCLUDE_FROM_EXTERNAL_LB}")
         }
         Some(known) if known.network_unavailable => "which reports NetworkUnavailable".to_owned(),
-        Some(_) if !snapshot.members.contains(node) => "which has no live speaker".to_owned(),
+        Some(_) if !snapshot.members.contains_key(node) => "which has no live speaker".to_owned(),
         Some(_) if verdict.candidates.iter().any(|candidate| &*candidate.node == node) => {
             "which comes after this node in the order of candidates".to_owned()
         }
@@ -82,11 +82,9 @@ fn why_not(snapshot: &Snapshot<'_>, verdict: &Verdict, node: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use patina_crds::config::Config;
     use patina_speaker_core::intent::Candidate;
-    use patina_speaker_core::view::{NodeView, Options};
+    use patina_speaker_core::view::{Member, Members, NodeView, Options};
 
     use super::*;
 
@@ -106,7 +104,7 @@ mod tests {
 
     /// The cause told when the leader changes from `before` to this node in a cluster of `nodes` and `members`.
     fn cause(before: Option<&str>, nodes: &[NodeView], members: &[&str], candidates: &[&str]) -> String {
-        let members: BTreeSet<String> = members.iter().map(|name| (*name).to_owned()).collect();
+        let members = members.iter().map(|name| ((*name).to_owned(), Member::default())).collect();
         let (config, options) = (Config::default(), Options::default());
         let snapshot = Snapshot {
             node: "me",
@@ -152,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_restart_is_no_move() {
-        let (config, options, members) = (Config::default(), Options::default(), BTreeSet::new());
+        let (config, options, members) = (Config::default(), Options::default(), Members::new());
         let snapshot = Snapshot {
             node: "me",
             config: &config,

@@ -16,6 +16,7 @@ use patina_runtime::metrics::ConfigMetrics;
 use patina_runtime::tasks::Shutdown;
 use patina_runtime::watch::Watched;
 use patina_speaker_core::intent::{Intent, intent};
+use patina_speaker_core::l2::duty::{Claim, Duty, Mode};
 use patina_speaker_core::view::{InterfaceView, Options, ServiceId, Snapshot};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -167,11 +168,13 @@ impl Speaker {
         if !state.decided {
             return;
         }
-        let desired = Desired {
-            interfaces: state.interfaces.clone(),
-            addresses: state.handover.addresses(Instant::now()),
-            quiet: state.handover.quiet(),
-        };
+        let quiet = state.handover.quiet();
+        let duties = state.handover.addresses(Instant::now()).into_iter().map(|(ip, announcement)| {
+            let mode = if quiet.contains(&ip) { Mode::Answer } else { Mode::Announce };
+            (ip, Duty { interfaces: announcement.interfaces, mode, round: 0, defence: 0 })
+        });
+        let desired =
+            Desired { interfaces: Arc::new(state.interfaces.clone()), duties: Arc::new(duties.collect()) };
         self.desired.send_if_modified(|current| {
             let different = *current != desired;
             if different {
@@ -236,11 +239,14 @@ impl Speaker {
             .flat_map(|verdict| verdict.addresses.iter().copied())
             .collect();
         tracing::info!(addresses = waiting.len(), "leaving; answering until a successor has announced");
-        self.desired.send_modify(|desired| desired.quiet = waiting.clone());
+        self.desired.send_modify(|desired| {
+            let duties = Arc::make_mut(&mut desired.duties);
+            duties.values_mut().for_each(|duty| duty.mode = Mode::Answer);
+        });
         let deadline = Instant::now() + handover::LONGEST;
         while !waiting.is_empty() {
             tokio::select! {
-                Some(Heard::Gratuitous(ip)) = self.heard.recv() => {
+                Some(Heard::Claim(Claim { ip, .. })) = self.heard.recv() => {
                     waiting.remove(&ip);
                     state.handover.heard(ip);
                 }
@@ -254,7 +260,7 @@ impl Speaker {
 
 impl State {
     fn hear(&mut self, heard: Heard) {
-        let Heard::Gratuitous(ip) = heard;
+        let Heard::Claim(Claim { ip, .. }) = heard;
         self.handover.heard(ip);
     }
 }

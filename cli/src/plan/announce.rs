@@ -67,7 +67,7 @@ struct Stage<'a> {
     config: &'a Config,
     flags: &'a view::Options,
     /// Every node.
-    members: BTreeSet<String>,
+    members: view::Members,
     /// Every interface that an advertisement names, and one more.
     interfaces: Vec<InterfaceView>,
 }
@@ -85,7 +85,7 @@ impl<'a> Stage<'a> {
             ndp: true,
             ..InterfaceView::default()
         };
-        let members = input.nodes.iter().map(|node| node.name.clone()).collect();
+        let members = input.nodes.iter().map(|node| (node.name.clone(), view::Member::default())).collect();
         Self { input, config, flags, members, interfaces: (1..).zip(names).map(usable).collect() }
     }
 

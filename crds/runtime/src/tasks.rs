@@ -125,6 +125,38 @@ impl Tasks {
         self.start(name.into(), true, task);
     }
 
+    /// Like [`Tasks::spawn_finishing`], on a thread and a runtime of its own: what must not wait for a decision or for
+    /// a large answer of the API server to be read. `make` runs on the new thread, so that what it opens (sockets,
+    /// timers) belongs to that runtime.
+    ///
+    /// # Errors
+    /// No thread, or no runtime on it.
+    pub fn spawn_thread<M, F>(&mut self, name: &str, make: M) -> std::io::Result<()>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future<Output: TaskOutput> + 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            let work = || local.block_on(&runtime, async move { make().await }).reason();
+            // A panic is told to the supervisor, not lost with the thread.
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            let _supervisor_gone = tell.send(ended);
+        })?;
+        self.start(name.to_owned(), true, async move {
+            match told.await {
+                Ok(Ok(None)) => Ok(()),
+                Ok(Ok(Some(reason))) => Err(reason),
+                Ok(Err(payload)) => std::panic::resume_unwind(payload),
+                Err(_) => Err("its thread ended".to_owned()),
+            }
+        });
+        Ok(())
+    }
+
     /// The signal that SIGTERM, SIGINT or [`Tasks::request_shutdown`] give.
     #[must_use]
     pub fn shutdown(&self) -> Shutdown {

@@ -31,6 +31,7 @@ fn one(
         interfaces: spec.interfaces.iter().cloned().collect(),
         service_selectors: selectors(place, "serviceSelectors", &spec.service_selectors, problems),
         preferred_nodes: preferred_nodes(draft, problems),
+        failback: super::Failback::default(),
     }
 }
 

@@ -26,8 +26,8 @@ use std::collections::BTreeMap;
 pub use draft::Notice;
 pub use error::{ConfigError, ConfigErrors, ObjectRef};
 pub use model::{
-    BfdProfile, BgpAdvertisement, Community, Config, L2Advertisement, Peer, PeerAddress, PeerAsn, Pool,
-    PreferredNodes, Reservation, ServiceAllocation,
+    BfdProfile, BgpAdvertisement, Community, Config, Failback, L2Advertisement, Peer, PeerAddress, PeerAsn,
+    Pool, PreferredNodes, Reservation, ServiceAllocation,
 };
 pub use pool_set::Pools;
 

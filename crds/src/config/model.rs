@@ -126,6 +126,20 @@ pub struct L2Advertisement {
     pub service_selectors: Vec<Selector>,
     /// Soft preferences among the nodes that `node_selectors` allow.
     pub preferred_nodes: Vec<PreferredNodes>,
+    /// When a better candidate that comes back gets its addresses (annotation `patina.io/failback`).
+    pub failback: Failback,
+}
+
+/// When a better candidate that comes back gets an address that another node announces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Failback {
+    /// At once, as MetalLB does.
+    #[default]
+    Immediate,
+    /// When it has been a candidate for this long.
+    After(std::time::Duration),
+    /// When the one that announces is no candidate any more.
+    Never,
 }
 
 /// One `preferredNodeSelectors` entry.

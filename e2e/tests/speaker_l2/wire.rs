@@ -1,6 +1,6 @@
 //! Two namespaces and a veth pair: in `node` the speaker's driver as the speaker runs it, in `peer` the world.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc as sync;
@@ -14,7 +14,7 @@ use patina_speaker::exclude::Exclude;
 use patina_speaker::interfaces;
 use patina_speaker::l2::{Desired, Driver};
 use patina_speaker::metrics::L2Metrics;
-use patina_speaker_core::intent::L2Announcement;
+use patina_speaker_core::l2::duty::{Duties, Duty, Mode};
 use prometheus::{Registry, TextEncoder};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -183,19 +183,18 @@ fn drive(node: &Netns, mut vips: watch::Receiver<Vips>, registry: &Registry, rea
                 changed = vips.changed() => if changed.is_err() { break },
             }
             let interfaces = list.list();
-            let mut addresses = BTreeMap::new();
+            let mut duties = Duties::new();
             let Vips { all, quiet } = vips.borrow_and_update().clone();
             for vip in &all {
                 let usable = interfaces.iter().filter(|i| i.unusable(Family::of(*vip)).is_none());
-                let announcement = L2Announcement {
-                    interfaces: usable.map(|i| i.index).collect(),
-                    ..L2Announcement::default()
-                };
-                if !announcement.interfaces.is_empty() {
-                    addresses.insert(*vip, announcement);
+                let mode = if quiet.contains(vip) { Mode::Answer } else { Mode::Announce };
+                let interfaces: BTreeSet<u32> = usable.map(|i| i.index).collect();
+                if !interfaces.is_empty() {
+                    duties
+                        .insert(*vip, Duty { interfaces: Arc::new(interfaces), mode, round: 0, defence: 0 });
                 }
             }
-            desired.send_replace(Desired { interfaces, addresses, quiet });
+            desired.send_replace(Desired { interfaces: Arc::new(interfaces), duties: Arc::new(duties) });
         }
         drop(desired);
         driver.await.unwrap();

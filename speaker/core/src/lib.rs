@@ -6,4 +6,5 @@
 
 pub mod intent;
 pub mod l2;
+pub mod membership;
 pub mod view;

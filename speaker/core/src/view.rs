@@ -1,7 +1,7 @@
 //! What a speaker sees of the cluster and of its own node, in our own words: no Kubernetes object comes further than
 //! the shell's `watch.rs`, no netlink message further than its interface driver.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -68,6 +68,44 @@ pub struct NodeView {
     pub labels: Labels,
     /// Condition NetworkUnavailable is True.
     pub network_unavailable: bool,
+    /// Carries the annotation `patina.io/drain: "true"`: somebody wants its addresses elsewhere.
+    pub draining: bool,
+}
+
+/// The live speakers by the names of their nodes, each with what it says of itself.
+pub type Members = BTreeMap<String, Member>;
+
+/// What a speaker tells all others about itself. A membership message carries it (`membership::wire`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Member {
+    /// Of the program; empty: not known.
+    pub version: String,
+    /// It has not decided for the first time yet: it announces nothing, and is no candidate.
+    pub starting: bool,
+    /// It is about to end: it answers until a successor has announced, and is no candidate.
+    pub draining: bool,
+    /// Its interfaces that are not excluded. `None`: it does not say (it is known from the API server only, or has more
+    /// of them than a message holds), and they are taken to be usable.
+    pub interfaces: Option<Vec<MemberInterface>>,
+}
+
+/// An interface of another node, as its speaker tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MemberInterface {
+    /// Name.
+    pub name: String,
+    /// MAC address; frames from it are not foreign.
+    pub mac: [u8; 6],
+    /// Administratively up, with carrier, and nobody's port.
+    pub up: bool,
+    /// Speaks ARP.
+    pub arp: bool,
+    /// Speaks neighbour discovery.
+    pub ndp: bool,
+    /// It reaches none of the other speakers that have an address on this segment: a candidate of last resort.
+    pub isolated: bool,
+    /// Its subnets, host bits cleared: the segment.
+    pub subnets: BTreeSet<(IpAddr, u8)>,
 }
 
 /// A network interface of this node.
@@ -145,8 +183,8 @@ pub struct Snapshot<'a> {
     pub services: &'a [ServiceView],
     /// All nodes.
     pub nodes: &'a [NodeView],
-    /// Names of the nodes that have a live speaker.
-    pub members: &'a BTreeSet<String>,
+    /// The live speakers, this one included.
+    pub members: &'a Members,
     /// Interfaces of this node, those excluded by `excludel2.yaml` already left out.
     pub interfaces: &'a [InterfaceView],
     /// Flags.

@@ -15,7 +15,7 @@ use patina_crds::config::{
 use patina_crds::selector::{Labels, Selector};
 use patina_speaker_core::intent::{Intent, intent};
 use patina_speaker_core::view::{
-    EndpointView, InterfaceView, NodeView, Options, ServiceId, ServiceView, Snapshot, TrafficPolicy,
+    EndpointView, InterfaceView, Member, NodeView, Options, ServiceId, ServiceView, Snapshot, TrafficPolicy,
 };
 use serde::Deserialize;
 
@@ -122,8 +122,8 @@ fn recorded_snapshots() {
         let config = config(&case);
         let services: Vec<ServiceView> = case.services.iter().map(service).collect();
         let nodes: Vec<NodeView> = case.nodes.iter().map(node).collect();
-        let members =
-            case.nodes.iter().filter(|(_, node)| !node.dead).map(|(name, _)| name.clone()).collect();
+        let alive = case.nodes.iter().filter(|(_, node)| !node.dead);
+        let members = alive.map(|(name, _)| (name.clone(), Member::default())).collect();
         let interfaces = interfaces(case.interfaces.as_deref());
         let options = Options {
             ignore_exclude_lb: case.ignore_exclude_lb,
@@ -146,7 +146,7 @@ fn recorded_snapshots() {
 /// An intent for people: first what is announced, then what became of each Service.
 fn text(intent: &Intent) -> String {
     let mut out = String::new();
-    for (ip, announcement) in &intent.l2 {
+    for (ip, announcement) in &intent.leading() {
         let interfaces: Vec<String> = announcement.interfaces.iter().map(u32::to_string).collect();
         let services: Vec<String> = announcement.services.iter().map(ServiceId::to_string).collect();
         let (interfaces, services) = (interfaces.join(","), services.join(", "));
@@ -225,6 +225,7 @@ fn config(case: &Case) -> Config {
                     selector: Selector::compile(&p.preference).unwrap(),
                 })
                 .collect(),
+            failback: patina_crds::config::Failback::default(),
         })
         .collect();
     let bgp_advertisements = case

@@ -234,12 +234,12 @@ impl Segment {
             config: &self.config,
             services: &self.services,
             nodes: &self.views,
-            members: &node.members,
+            members: &live(&node.members),
             interfaces: &[interface],
             options: &Options::default(),
         });
-        node.responder.set(&intent.l2);
-        for input in node.announcer.diff(&intent.l2) {
+        node.responder.set(&intent.leading());
+        for input in node.announcer.diff(&intent.leading()) {
             node.announcer.handle(self.now, input);
         }
         self.drain(index);
@@ -390,6 +390,7 @@ fn config() -> Config {
         interfaces: BTreeSet::new(),
         service_selectors: Vec::new(),
         preferred_nodes: Vec::new(),
+        failback: patina_crds::config::Failback::default(),
     };
     Config {
         pools: [("all".to_owned(), pool)].into(),
@@ -409,4 +410,9 @@ fn service(n: usize, nodes: &[String]) -> ServiceView {
         endpoints: nodes.iter().map(|node| EndpointView { node: Some(node.clone()), usable: true }).collect(),
         ..ServiceView::default()
     }
+}
+
+/// Speakers of which nothing is known but that they live.
+fn live(names: &BTreeSet<String>) -> patina_speaker_core::view::Members {
+    names.iter().map(|name| (name.clone(), patina_speaker_core::view::Member::default())).collect()
 }

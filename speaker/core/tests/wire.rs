@@ -65,7 +65,8 @@ fn advertisement() -> impl Strategy<Value = Advertisement> {
 }
 
 fn responder(ips: &[IpAddr]) -> Responder {
-    let announcement = L2Announcement { interfaces: [3].into(), services: [].into() };
+    let announcement =
+        L2Announcement { interfaces: std::sync::Arc::new([3].into()), ..L2Announcement::default() };
     let mut responder = Responder::default();
     responder.set(&ips.iter().map(|ip| (*ip, announcement.clone())).collect());
     responder

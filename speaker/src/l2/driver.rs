@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use patina_crds::net::Family;
+use patina_speaker_core::intent::L2Announcement;
 use patina_speaker_core::l2::announcer::{Announcer, Input, Output, Settings};
+use patina_speaker_core::l2::duty::{Claim, ClaimKind, Duties, Duty, Mode};
 use patina_speaker_core::l2::filter;
 use patina_speaker_core::l2::responder::{Dropped, Responder};
 use patina_speaker_core::l2::wire::Mac;
@@ -124,8 +127,8 @@ impl Driver {
             .filter(|interface| interface.up)
             .map(|interface| (interface.index, interface))
             .collect();
-        let needed: BTreeSet<Key> = desired
-            .addresses
+        let (addresses, quiet) = by_mode(&desired.duties);
+        let needed: BTreeSet<Key> = addresses
             .iter()
             .flat_map(|(ip, announcement)| {
                 announcement.interfaces.iter().map(|index| (*index, protocol(*ip)))
@@ -137,8 +140,8 @@ impl Driver {
         for index in lost {
             self.lose(now, index);
         }
-        self.responder.set(&desired.addresses);
-        for input in self.announcer.diff_with_quiet(&desired.addresses, &desired.quiet) {
+        self.responder.set(&addresses);
+        for input in self.announcer.diff_with_quiet(&addresses, &quiet) {
             if let Input::Release { ip } = &input {
                 self.metrics.forget(*ip);
             }
@@ -229,8 +232,10 @@ impl Driver {
             Err(silence) => {
                 self.metrics.dropped(silence.reason());
                 if let Dropped::Claimed(ip) = silence {
+                    let mac = buffer.get(6..12).and_then(|mac| Mac::try_from(mac).ok()).unwrap_or_default();
+                    let claim = Claim { ip, ifindex: index, mac, kind: ClaimKind::Announcement };
                     // A full queue holds enough news; this one repeats itself on the wire.
-                    let _full = self.heard.try_send(Heard::Gratuitous(ip));
+                    let _full = self.heard.try_send(Heard::Claim(claim));
                 }
             }
         }
@@ -287,6 +292,18 @@ impl Driver {
         }
         sent
     }
+}
+
+/// The addresses to answer for, and those of them that are not announced.
+fn by_mode(duties: &Duties) -> (BTreeMap<IpAddr, L2Announcement>, BTreeSet<IpAddr>) {
+    let answered = || duties.iter().filter(|(_, duty)| matches!(duty.mode, Mode::Answer | Mode::Announce));
+    let announcement = |duty: &Duty| L2Announcement {
+        interfaces: Arc::clone(&duty.interfaces),
+        ..L2Announcement::default()
+    };
+    let addresses = answered().map(|(ip, duty)| (*ip, announcement(duty))).collect();
+    let quiet = answered().filter(|(_, duty)| duty.mode == Mode::Answer).map(|(ip, _)| *ip).collect();
+    (addresses, quiet)
 }
 
 fn protocol(ip: IpAddr) -> Protocol {

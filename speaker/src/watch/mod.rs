@@ -1,7 +1,7 @@
 //! What the API server knows of Services, endpoints, nodes and speaker Pods, in the core's words. Kubernetes objects
 //! come no further than this directory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -12,7 +12,7 @@ use patina_crds::keys;
 use patina_runtime::http::Health;
 use patina_runtime::tasks::Tasks;
 use patina_runtime::watch::{Watchable, Watched};
-use patina_speaker_core::view::{EndpointView, NodeView, ServiceId, ServiceView};
+use patina_speaker_core::view::{EndpointView, Member, Members, NodeView, ServiceId, ServiceView};
 use tokio::sync::Notify;
 
 use crate::convert;
@@ -40,7 +40,7 @@ pub struct Views {
     /// In the order of their names.
     pub nodes: Vec<NodeView>,
     /// Names of nodes with a live speaker.
-    pub members: BTreeSet<String>,
+    pub members: Members,
 }
 
 /// A speaker Pod, as an owner of status objects.
@@ -184,12 +184,17 @@ impl Cluster {
         views
     }
 
-    fn members(&self) -> BTreeSet<String> {
+    fn members(&self) -> Members {
         match &self.pods {
-            Some(pods) => members::members(pods.state().iter().map(Arc::as_ref)),
-            None => self.views.nodes.iter().map(|node| node.name.clone()).collect(),
+            Some(pods) => live(members::members(pods.state().iter().map(Arc::as_ref))),
+            None => live(self.views.nodes.iter().map(|node| node.name.clone())),
         }
     }
+}
+
+/// Speakers of which nothing is known but that they live.
+fn live(names: impl IntoIterator<Item = String>) -> Members {
+    names.into_iter().map(|name| (name, Member::default())).collect()
 }
 
 fn ready_when_synced<K: Watchable>(health: &Health, part: &str, watched: &Watched<K>) {

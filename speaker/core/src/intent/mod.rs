@@ -142,8 +142,11 @@ fn announce(
                 verdict.mine = true;
                 verdict.all_interfaces = selection.is_all();
                 verdict.interfaces.extend(found.iter().map(|interface| interface.name.clone()));
-                let announcement = intent.l2.entry(*ip).or_default();
-                announcement.interfaces.extend(found.iter().map(|interface| interface.index));
+                let announcement = Arc::make_mut(&mut intent.l2).entry(*ip).or_default();
+                let interfaces = found.iter().map(|interface| interface.index);
+                Arc::make_mut(&mut announcement.interfaces).extend(interfaces);
+                announcement.order = verdict.candidates.iter().map(|c| Arc::clone(&c.node)).collect();
+                announcement.leads = true;
                 announcement.services.insert(claim.service.id.clone());
             }
             Err(why_not) => {

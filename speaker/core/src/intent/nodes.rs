@@ -52,7 +52,7 @@ impl<'a> Nodes<'a> {
         let general = nodes
             .iter()
             .map(|node| match standing(node, snapshot.options) {
-                Fitness::Fit if !snapshot.members.contains(&node.name) => Fitness::NoSpeaker,
+                Fitness::Fit if !snapshot.members.contains_key(&node.name) => Fitness::NoSpeaker,
                 standing => standing,
             })
             .collect();

@@ -4,25 +4,43 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use patina_crds::config::Failback;
+
 use super::WhyNot;
 use crate::view::ServiceId;
 
 /// What this node does, with a verdict for every Service of the snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
-    /// The addresses that this node answers for, by ARP or NDP.
-    pub l2: BTreeMap<IpAddr, L2Announcement>,
+    /// The addresses that this node could answer for, by ARP or NDP: it is a candidate and has an interface for them. It
+    /// *should* where [`L2Announcement::leads`]; whether it does is for [`ownership`](crate::l2::ownership) to say.
+    pub l2: Arc<BTreeMap<IpAddr, L2Announcement>>,
     /// One per Service of the snapshot.
     pub verdicts: BTreeMap<ServiceId, Verdict>,
 }
 
-/// Where and for whom an address is announced by this node.
+impl Intent {
+    /// Those of [`Intent::l2`] that this node leads.
+    #[must_use]
+    pub fn leading(&self) -> BTreeMap<IpAddr, L2Announcement> {
+        let leading = self.l2.iter().filter(|(_, announcement)| announcement.leads);
+        leading.map(|(ip, announcement)| (*ip, announcement.clone())).collect()
+    }
+}
+
+/// Where and for whom an address could be announced by this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct L2Announcement {
     /// Indexes of the interfaces to answer on; never empty.
-    pub interfaces: BTreeSet<u32>,
+    pub interfaces: Arc<BTreeSet<u32>>,
     /// The Services that hold the address and want it announced; never empty.
     pub services: BTreeSet<ServiceId>,
+    /// The first of the candidates in order, with this node among them (in its place, or last when it comes later).
+    pub order: Arc<[Arc<str>]>,
+    /// This node is the first of them.
+    pub leads: bool,
+    /// What the advertisements say about giving it back; of several the most patient.
+    pub failback: Failback,
 }
 
 /// What became of one Service, seen from this node.

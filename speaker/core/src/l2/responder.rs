@@ -71,8 +71,10 @@ impl Dropped {
 impl Responder {
     /// Replaces the table by what an [`Intent`](crate::intent::Intent) says.
     pub fn set(&mut self, announcements: &BTreeMap<IpAddr, L2Announcement>) {
-        self.announced =
-            announcements.iter().map(|(ip, announcement)| (*ip, announcement.interfaces.clone())).collect();
+        self.announced = announcements
+            .iter()
+            .map(|(ip, announcement)| (*ip, (*announcement.interfaces).clone()))
+            .collect();
     }
 
     /// Whether `ip` is answered for on this interface.

@@ -167,8 +167,8 @@ impl Announcer {
         let mut inputs: Vec<Input> = released.map(|ip| Input::Release { ip: *ip }).collect();
         for (ip, wanted) in wanted {
             let (is_quiet, shall_be) = (self.quiet.contains(ip), quiet.contains(ip));
-            if self.claims.get(ip) != Some(&wanted.interfaces) || (is_quiet && !shall_be) {
-                inputs.push(Input::Claim { ip: *ip, interfaces: wanted.interfaces.clone() });
+            if self.claims.get(ip) != Some(&*wanted.interfaces) || (is_quiet && !shall_be) {
+                inputs.push(Input::Claim { ip: *ip, interfaces: (*wanted.interfaces).clone() });
                 // A claim speaks up; in the same breath as this it does not come to that.
                 inputs.extend(shall_be.then_some(Input::Quiet { ip: *ip }));
             } else if shall_be && !is_quiet {

@@ -1,0 +1,64 @@
+//! The lease under which frames are answered: the membership task prolongs it, the wire looks before each frame.
+//!
+//! A process that was stopped (SIGSTOP, a frozen cgroup, a starved machine) wakes with a lease that has run out: it is silent
+//! before any of its threads has run, and stays so until the others have let it back in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Shared by the membership task, which sets it, and the wire, which asks it.
+#[derive(Clone, Debug)]
+pub struct Fence {
+    /// The zero of `until`.
+    began: Instant,
+    /// Nanoseconds after `began`; 0: closed; `u64::MAX`: open for ever.
+    until: Arc<AtomicU64>,
+}
+
+impl Fence {
+    /// Open for ever: there is no membership.
+    #[must_use]
+    pub fn open() -> Self {
+        Self { began: Instant::now(), until: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
+    /// Closed until [`Fence::set`].
+    #[must_use]
+    pub fn closed() -> Self {
+        Self { began: Instant::now(), until: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// Frames may be answered until then; `None`: not at all.
+    pub fn set(&self, until: Option<Instant>) {
+        let after = |until: Instant| until.saturating_duration_since(self.began);
+        let nanos = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.until.store(until.map_or(0, |until| nanos(after(until))), Ordering::Release);
+    }
+
+    /// Whether a frame may be answered at `now`.
+    #[must_use]
+    pub fn permits(&self, now: Instant) -> bool {
+        let until = self.until.load(Ordering::Acquire);
+        let now = now.saturating_duration_since(self.began).as_nanos();
+        until == u64::MAX || now < u128::from(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_runs_out_by_itself() {
+        let fence = Fence::closed();
+        let now = Instant::now();
+        assert!(!fence.permits(now));
+        fence.set(Some(now + Duration::from_millis(200)));
+        assert!(fence.permits(now + Duration::from_millis(199)));
+        assert!(!fence.permits(now + Duration::from_millis(200)));
+        fence.set(None);
+        assert!(!fence.permits(now));
+        assert!(Fence::open().permits(now + Duration::from_secs(1_000_000)));
+    }
+}
