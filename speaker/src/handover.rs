@@ -87,9 +87,9 @@ mod tests {
         let mut intent = Intent::default();
         intent.verdicts.insert(id.clone(), verdict);
         if mine {
-            let announcement =
-                L2Announcement { interfaces: BTreeSet::from([2]), services: BTreeSet::from([id]) };
-            intent.l2.insert(IP, announcement);
+            let interfaces = Arc::new(BTreeSet::from([2]));
+            let announcement = L2Announcement { interfaces, leads: true, ..L2Announcement::default() };
+            Arc::make_mut(&mut intent.l2).insert(IP, announcement);
         }
         intent
     }

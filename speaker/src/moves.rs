@@ -125,7 +125,7 @@ mod tests {
 
     fn node(name: &str, label: Option<&str>, network_unavailable: bool) -> NodeView {
         let labels = label.map(|label| (label.to_owned(), String::new())).into_iter().collect();
-        NodeView { name: name.to_owned(), labels, network_unavailable }
+        NodeView { name: name.to_owned(), labels, network_unavailable, draining: false }
     }
 
     #[test]

@@ -24,8 +24,8 @@ fn recorded_frames() {
         ["172.25.7.100", "172.25.7.101", "fd00:25:7::100", "fd00:25:7::101"]
             .iter()
             .map(|ip| {
-                let interfaces = [INTERFACE].into();
-                (ip.parse().unwrap(), L2Announcement { interfaces, services: [].into() })
+                let interfaces = std::sync::Arc::new([INTERFACE].into());
+                (ip.parse().unwrap(), L2Announcement { interfaces, ..L2Announcement::default() })
             })
             .collect();
     let mut responder = Responder::default();

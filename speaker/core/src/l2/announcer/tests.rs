@@ -151,7 +151,11 @@ fn the_same_claim_again_changes_nothing() {
     let mut bench = Bench::new(None);
     bench.claim(0, "192.0.2.1", &[3]);
     assert_eq!(bench.claim(50, "192.0.2.1", &[3]), []);
-    let wanted = [(ip("192.0.2.1"), L2Announcement { interfaces: [3].into(), services: [].into() })].into();
+    let wanted = [(
+        ip("192.0.2.1"),
+        L2Announcement { interfaces: std::sync::Arc::new([3].into()), ..L2Announcement::default() },
+    )]
+    .into();
     assert_eq!(bench.announcer.diff(&wanted), []);
     assert_eq!(bench.times(5000), [100, 300, 1000, 2000, 3000, 4000, 5000]);
 }
@@ -162,8 +166,14 @@ fn diff_leads_to_what_is_wanted() {
     bench.claim(0, "192.0.2.1", &[3]);
     bench.claim(0, "192.0.2.2", &[3]);
     let wanted = [
-        (ip("192.0.2.2"), L2Announcement { interfaces: [3, 4].into(), services: [].into() }),
-        (ip("192.0.2.3"), L2Announcement { interfaces: [3].into(), services: [].into() }),
+        (
+            ip("192.0.2.2"),
+            L2Announcement { interfaces: std::sync::Arc::new([3, 4].into()), ..L2Announcement::default() },
+        ),
+        (
+            ip("192.0.2.3"),
+            L2Announcement { interfaces: std::sync::Arc::new([3].into()), ..L2Announcement::default() },
+        ),
     ]
     .into();
     let inputs = bench.announcer.diff(&wanted);
