@@ -190,7 +190,8 @@ mod tests {
     }
 
     fn responder() -> Responder {
-        let announcement = L2Announcement { interfaces: [3].into(), services: [].into() };
+        let announcement =
+            L2Announcement { interfaces: std::sync::Arc::new([3].into()), ..L2Announcement::default() };
         let mut responder = Responder::default();
         responder.set(&[(VIP4.into(), announcement.clone()), (vip6().into(), announcement)].into());
         responder

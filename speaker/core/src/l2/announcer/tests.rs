@@ -221,8 +221,8 @@ fn a_quiet_address_is_listened_for_but_not_announced() {
 fn diff_quietens_and_speaks_up_again() {
     let mut bench = Bench::new(None);
     let claimed = |interfaces: &[u32]| L2Announcement {
-        interfaces: interfaces.iter().copied().collect(),
-        services: [].into(),
+        interfaces: std::sync::Arc::new(interfaces.iter().copied().collect()),
+        ..L2Announcement::default()
     };
     let address = ip("192.0.2.1");
     let quiet: BTreeSet<IpAddr> = [address].into();
