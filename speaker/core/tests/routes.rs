@@ -174,5 +174,6 @@ fn node((name, node): (&String, &CaseNode)) -> NodeView {
         name: name.clone(),
         labels: node.labels.clone(),
         network_unavailable: node.network_unavailable,
+        draining: false,
     }
 }
