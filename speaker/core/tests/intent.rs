@@ -276,6 +276,7 @@ fn node((name, node): (&String, &CaseNode)) -> NodeView {
         name: name.clone(),
         labels: node.labels.clone(),
         network_unavailable: node.network_unavailable,
+        draining: false,
     }
 }
 
