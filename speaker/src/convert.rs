@@ -156,6 +156,9 @@ pub fn prune_pod(pod: &mut Pod) {
     if let Some(status) = &mut pod.status {
         let kept = std::mem::take(status);
         status.conditions = kept.conditions;
+        status.phase = kept.phase;
+        status.pod_ip = kept.pod_ip;
+        status.pod_ips = kept.pod_ips;
     }
 }
 

@@ -2,6 +2,7 @@
 //! deleted. The membership protocol will replace this file behind the same value, a set of node names.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -11,6 +12,28 @@ pub const DEFAULT_LABELS: &str = "app.kubernetes.io/component=speaker";
 /// The nodes of the live ones among these speaker Pods.
 pub fn members<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> BTreeSet<String> {
     pods.into_iter().filter(|pod| is_live(pod)).filter_map(node).collect()
+}
+
+/// Where the speakers of other nodes can be reached: every address of every Pod among these that has not ended, Ready
+/// or not. For the first contact only: who lives, the membership finds out.
+pub fn peers<'a>(pods: impl IntoIterator<Item = &'a Pod>, our_node: &str) -> BTreeSet<IpAddr> {
+    pods.into_iter()
+        .filter(|pod| !has_ended(pod) && node(pod).as_deref() != Some(our_node))
+        .flat_map(addresses)
+        .collect()
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Both families; `podIP` is the first of `podIPs` wherever that exists.
+fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    let status = pod.status.as_ref();
+    let all = status.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+    let first = status.and_then(|status| status.pod_ip.as_deref());
+    all.iter().map(|ip| ip.ip.as_str()).chain(first).filter_map(|text| text.parse().ok())
 }
 
 fn is_live(pod: &Pod) -> bool {
@@ -53,5 +76,32 @@ mod tests {
             pod(Some("d"), "True", false),
         ];
         assert_eq!(members(&pods), BTreeSet::from(["a".to_owned(), "d".to_owned()]));
+    }
+
+    #[test]
+    fn a_peer_is_every_address_of_a_pod_elsewhere_that_has_not_ended() {
+        let pod = |node: &str, phase: &str, ips: &[&str]| {
+            let ips: Vec<_> = ips.iter().map(|ip| json!({ "ip": ip })).collect();
+            let mut pod: Pod = serde_json::from_value(json!({
+                "metadata": { "name": "speaker", "deletionTimestamp": "2026-01-01T00:00:00Z" },
+                "spec": { "containers": [{ "name": "speaker" }], "nodeName": node },
+                "status": { "phase": phase, "podIP": ips.first().map(|ip| &ip["ip"]), "podIPs": ips },
+            }))
+            .unwrap();
+            crate::convert::prune_pod(&mut pod);
+            pod
+        };
+        let mut old = pod("d", "Running", &["192.0.2.4"]);
+        old.status.as_mut().unwrap().pod_ips = None;
+        let pods = [
+            pod("a", "Running", &["192.0.2.1"]),
+            pod("b", "Pending", &["192.0.2.2", "2001:db8::2"]),
+            pod("c", "Failed", &["192.0.2.3"]),
+            old,
+            pod("e", "Pending", &[]),
+            pod("f", "Running", &["no address"]),
+        ];
+        let expected = ["192.0.2.2", "192.0.2.4", "2001:db8::2"].map(|ip| ip.parse().unwrap());
+        assert_eq!(peers(&pods, "a"), BTreeSet::from(expected));
     }
 }

@@ -1,7 +1,8 @@
 //! What the API server knows of Services, endpoints, nodes and speaker Pods, in the core's words. Kubernetes objects
 //! come no further than this directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -13,7 +14,7 @@ use patina_runtime::http::Health;
 use patina_runtime::tasks::Tasks;
 use patina_runtime::watch::{Watchable, Watched};
 use patina_speaker_core::view::{EndpointView, Member, Members, NodeView, ServiceId, ServiceView};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::convert;
 use crate::members;
@@ -27,6 +28,9 @@ pub struct Cluster {
     nodes: Watched<Node>,
     /// `None`: `--ml-labels` is empty, and every known node is taken to run a speaker.
     pods: Option<Watched<Pod>>,
+    /// Name of this node.
+    node: String,
+    peers: watch::Sender<BTreeSet<IpAddr>>,
     seen: Generations,
     views: Views,
     endpoints: BTreeMap<ServiceId, Vec<EndpointView>>,
@@ -87,6 +91,8 @@ impl Cluster {
             ),
             pods: (!settings.ml_labels.is_empty())
                 .then(|| Watched::start(pods, speakers, convert::prune_pod, Arc::clone(bell), tasks)),
+            node: settings.node_name.clone(),
+            peers: watch::Sender::default(),
             seen: Generations::default(),
             views: Views::default(),
             endpoints: BTreeMap::new(),
@@ -138,6 +144,7 @@ impl Cluster {
         if now.pods != self.seen.pods || self.pods.is_none() {
             let members = self.members();
             changed |= replace(&mut self.views.members, members);
+            self.find_peers();
         }
         self.seen = now;
         changed
@@ -147,6 +154,19 @@ impl Cluster {
     #[must_use]
     pub fn views(&self) -> &Views {
         &self.views
+    }
+
+    /// Addresses of the speakers on other nodes, as of the last [`Cluster::refresh`]: where the membership may find
+    /// somebody. Empty with `--ml-labels=`.
+    #[must_use]
+    pub fn peers(&self) -> BTreeSet<IpAddr> {
+        self.peers.borrow().clone()
+    }
+
+    /// The same for another task: wakes when the set is another one.
+    #[must_use]
+    pub fn follow_peers(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.peers.subscribe()
     }
 
     /// The Pod of this name, if it is known.
@@ -182,6 +202,12 @@ impl Cluster {
         let mut views: Vec<_> = self.nodes.state().iter().map(|node| convert::node(node)).collect();
         views.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         views
+    }
+
+    fn find_peers(&self) {
+        let Some(pods) = &self.pods else { return };
+        let found = members::peers(pods.state().iter().map(Arc::as_ref), &self.node);
+        self.peers.send_if_modified(|known| replace(known, found));
     }
 
     fn members(&self) -> Members {
