@@ -14,6 +14,9 @@ ndisc6    ndisc6          the client asks who answers for an IPv6 address
 tcpdump   tcpdump         the capture that a failed test shows
 curl      curl            the requests of the demo
 c++       g++             libFuzzer, which the fuzz targets are linked with
+qemu-system-x86_64 qemu-system-x86 a kernel with bonding, VLANs, VRFs and IPVS for tests, where this one has none
+cpio      cpio            the root file system of that kernel's machine
+strip     binutils        what goes into it, without symbols
 git       git             the check of the workspace asks it which files are ours
 '
 

@@ -10,6 +10,7 @@ pub mod client;
 pub mod control_plane;
 pub mod demo;
 pub mod docs;
+pub mod guest;
 pub mod kubelet;
 pub mod lab;
 pub mod neighbour;
