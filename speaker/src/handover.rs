@@ -38,7 +38,8 @@ impl Handover {
             }
         }
         // Back with us, or nobody's any more: then there is nobody to wait for.
-        self.lingering.retain(|ip, _| !intent.l2.contains_key(ip) && successors.contains(ip));
+        let leads = |ip: &IpAddr| intent.l2.get(ip).is_some_and(|announcement| announcement.leads);
+        self.lingering.retain(|ip, _| !leads(ip) && successors.contains(ip));
         self.announced = intent.leading();
         self.addresses(now)
     }

@@ -206,6 +206,7 @@ impl Speaker {
             .intent
             .l2
             .iter()
+            .filter(|(_, announcement)| announcement.leads)
             .flat_map(|(ip, announcement)| announcement.services.iter().map(|id| (id.clone(), *ip)))
             .collect();
         self.announced.set(announced);

@@ -117,44 +117,60 @@ fn decide(snapshot: &Snapshot<'_>, nodes: &Nodes<'_>, group: Group<'_>, intent: 
             Some(leader) => match nodes.unfit_here(&fitness) {
                 // Also when we lead the group for the sake of its other members.
                 Some(why_not) => verdict.why_not = Some(why_not),
-                None if **leader != *snapshot.node => {
-                    verdict.why_not = Some(WhyNot::NotOwner(Arc::clone(leader)));
+                None => {
+                    let leads = **leader == *snapshot.node;
+                    if !leads {
+                        verdict.why_not = Some(WhyNot::NotOwner(Arc::clone(leader)));
+                    }
+                    announce(snapshot, nodes, &claim, leads, &mut verdict, intent);
                 }
-                None => announce(snapshot, nodes, &claim, &mut verdict, intent),
             },
         }
         intent.verdicts.insert(claim.service.id.clone(), verdict);
     }
 }
 
-/// This node leads and can serve: puts the addresses on its interfaces.
+/// This node is a candidate and can serve: puts the addresses on its interfaces, for now (it leads) or for later.
 fn announce(
     snapshot: &Snapshot<'_>,
     nodes: &Nodes<'_>,
     claim: &Claim<'_>,
+    leads: bool,
     verdict: &mut Verdict,
     intent: &mut Intent,
 ) {
-    let selection = interfaces::Selection::of(nodes.advertisements_here(&claim.advertisements));
+    let here = nodes.advertisements_here(&claim.advertisements);
+    let failback = here.iter().map(|advertisement| advertisement.failback).max().unwrap_or_default();
+    let selection = interfaces::Selection::of(here);
+    let mut order: Vec<Arc<str>> = verdict.candidates.iter().map(|c| Arc::clone(&c.node)).collect();
+    if !order.iter().any(|node| **node == *snapshot.node) {
+        order.truncate(snapshot.options.max_candidates.saturating_sub(1));
+        order.push(nodes.name(snapshot.node));
+    }
+    let order: Arc<[Arc<str>]> = order.into();
     for ip in &claim.service.ingress {
         match selection.usable(*ip, snapshot.interfaces) {
             Ok(found) => {
-                verdict.mine = true;
-                verdict.all_interfaces = selection.is_all();
-                verdict.interfaces.extend(found.iter().map(|interface| interface.name.clone()));
                 let announcement = Arc::make_mut(&mut intent.l2).entry(*ip).or_default();
                 let interfaces = found.iter().map(|interface| interface.index);
                 Arc::make_mut(&mut announcement.interfaces).extend(interfaces);
-                announcement.order = verdict.candidates.iter().map(|c| Arc::clone(&c.node)).collect();
-                announcement.leads = true;
+                announcement.order = Arc::clone(&order);
+                announcement.leads = leads;
+                announcement.failback = announcement.failback.max(failback);
                 announcement.services.insert(claim.service.id.clone());
+                if leads {
+                    verdict.mine = true;
+                    verdict.all_interfaces = selection.is_all();
+                    verdict.interfaces.extend(found.iter().map(|interface| interface.name.clone()));
+                }
             }
-            Err(why_not) => {
+            Err(why_not) if leads => {
                 verdict.failed.insert(*ip, why_not);
             }
+            Err(_) => {}
         }
     }
-    if !verdict.mine {
+    if leads && !verdict.mine {
         verdict.why_not = verdict.failed.values().next().cloned();
     }
 }
