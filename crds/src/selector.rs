@@ -8,6 +8,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
+/// Where a selector looks for labels: whoever keeps thousands of them keeps them in less than a map.
+pub trait LabelSet {
+    /// The label's value, if there is one of this key.
+    fn value(&self, key: &str) -> Option<&str>;
+}
+
+impl LabelSet for Labels {
+    fn value(&self, key: &str) -> Option<&str> {
+        self.get(key).map(String::as_str)
+    }
+}
+
 /// A validated label selector. All requirements must hold; none means "everything".
 /// Equal selectors have equal requirements, in whatever order they were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,12 +91,12 @@ impl Selector {
 
     /// Whether these labels satisfy every requirement.
     #[must_use]
-    pub fn matches(&self, labels: &Labels) -> bool {
+    pub fn matches(&self, labels: &impl LabelSet) -> bool {
         self.requirements.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => labels.get(key).is_some_and(|v| values.contains(v)),
-            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|v| !values.contains(v)),
-            Requirement::Exists(key) => labels.contains_key(key),
-            Requirement::DoesNotExist(key) => !labels.contains_key(key),
+            Requirement::In(key, values) => labels.value(key).is_some_and(|v| values.contains(v)),
+            Requirement::NotIn(key, values) => labels.value(key).is_none_or(|v| !values.contains(v)),
+            Requirement::Exists(key) => labels.value(key).is_some(),
+            Requirement::DoesNotExist(key) => labels.value(key).is_none(),
         })
     }
 
@@ -122,7 +134,7 @@ fn is_label_value(text: &str) -> bool {
 
 /// `selectors` are alternatives (OR); an empty list means "everything", as in every MetalLB resource.
 #[must_use]
-pub fn any_matches(selectors: &[Selector], labels: &Labels) -> bool {
+pub fn any_matches(selectors: &[Selector], labels: &impl LabelSet) -> bool {
     selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
 }
 

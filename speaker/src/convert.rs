@@ -1,17 +1,24 @@
 //! Kubernetes objects in the core's words, and what of them is kept at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt as _;
 use patina_crds::keys;
 use patina_speaker_core::view::{
-    EndpointView, NodeView, ServiceId, ServiceView, TrafficPolicy, usable_endpoint,
+    EndpointView, NodeView, ServiceFacts, ServiceId, ServiceView, TrafficPolicy, usable_endpoint,
 };
+
+use crate::watch::words::Words;
 
 /// The Service in the core's words.
 pub fn service(service: &Service, endpoints: Vec<EndpointView>) -> ServiceView {
+    ServiceView::new(facts(service, &mut Words::default()), endpoints)
+}
+
+/// The Service in the core's words, without its endpoints.
+pub fn facts(service: &Service, words: &mut Words) -> ServiceFacts {
     let spec = service.spec.as_ref();
     let ingress: Vec<&str> = service
         .status
@@ -23,9 +30,9 @@ pub fn service(service: &Service, endpoints: Vec<EndpointView>) -> ServiceView {
     let shared_key = keys::PREFIXES
         .iter()
         .find_map(|prefix| service.annotations().get(&format!("{prefix}/{}", keys::ALLOW_SHARED_IP)));
-    ServiceView {
+    ServiceFacts {
         id: service_id(service),
-        labels: service.labels().clone(),
+        labels: words.labels(service.labels()),
         ingress_text: ingress.first().map(|text| (*text).to_owned()).unwrap_or_default(),
         ingress: ingress.iter().filter_map(|text| text.parse().ok()).collect(),
         traffic_policy: match spec.and_then(|spec| spec.external_traffic_policy.as_deref()) {
@@ -35,7 +42,6 @@ pub fn service(service: &Service, endpoints: Vec<EndpointView>) -> ServiceView {
         is_load_balancer: spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer"),
         class: spec.and_then(|spec| spec.load_balancer_class.clone()),
         shared_key: shared_key.cloned(),
-        endpoints,
     }
 }
 
@@ -50,24 +56,33 @@ pub fn slice_owner(slice: &EndpointSlice) -> Option<ServiceId> {
     Some(ServiceId::new(slice.namespace().unwrap_or_default(), name))
 }
 
-/// The distinct kinds of endpoint of each Service: which nodes have one, usable or not. How many there are of a kind
-/// matters to nobody here, so that a Service with a thousand pods costs no more than its nodes.
+/// The distinct kinds of endpoint of each Service: which nodes have one, usable or not.
 pub fn endpoints<'a>(
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
 ) -> BTreeMap<ServiceId, Vec<EndpointView>> {
-    let mut kinds: BTreeMap<ServiceId, BTreeSet<(Option<&str>, bool)>> = BTreeMap::new();
+    let mut words = Words::default();
+    let mut found: BTreeMap<ServiceId, Vec<EndpointView>> = BTreeMap::new();
     for slice in slices {
         let Some(owner) = slice_owner(slice) else { continue };
-        let of_service = kinds.entry(owner).or_default();
-        for endpoint in &slice.endpoints {
-            let conditions = endpoint.conditions.as_ref();
-            let usable =
-                usable_endpoint(conditions.and_then(|c| c.ready), conditions.and_then(|c| c.serving));
-            of_service.insert((endpoint.node_name.as_deref(), usable));
-        }
+        found.entry(owner).or_default().extend(slice_endpoints(slice, &mut words));
     }
-    let view = |(node, usable): (Option<&str>, bool)| EndpointView { node: node.map(str::to_owned), usable };
-    kinds.into_iter().map(|(id, kinds)| (id, kinds.into_iter().map(view).collect())).collect()
+    for endpoints in found.values_mut() {
+        endpoints.sort_unstable();
+        endpoints.dedup();
+    }
+    found
+}
+
+/// The endpoints of one slice, as they stand there.
+pub fn slice_endpoints(slice: &EndpointSlice, words: &mut Words) -> Vec<EndpointView> {
+    let view = |endpoint: &Endpoint| {
+        let conditions = endpoint.conditions.as_ref();
+        EndpointView {
+            node: endpoint.node_name.as_deref().map(|node| words.text(node)),
+            usable: usable_endpoint(conditions.and_then(|c| c.ready), conditions.and_then(|c| c.serving)),
+        }
+    };
+    slice.endpoints.iter().map(view).collect()
 }
 
 /// The node in the core's words.
@@ -164,6 +179,7 @@ pub fn prune_pod(pod: &mut Pod) {
 
 #[cfg(test)]
 mod tests {
+    use patina_crds::selector::LabelSet as _;
     use serde_json::{Value, json};
 
     use super::*;
@@ -200,7 +216,7 @@ mod tests {
         assert!(view.is_load_balancer);
         assert_eq!(view.class.as_deref(), Some("c"));
         assert_eq!(view.shared_key.as_deref(), Some(""), "the current prefix wins, even when empty");
-        assert_eq!(view.labels["app"], "web");
+        assert_eq!(view.labels.value("app"), Some("web"));
     }
 
     #[test]
@@ -209,7 +225,7 @@ mod tests {
             "metadata": { "namespace": "default", "name": "kubernetes" }, "spec": { "type": "ClusterIP" },
         }));
         assert!(!view.is_load_balancer && view.ingress.is_empty() && view.ingress_text.is_empty());
-        assert_eq!((view.class, view.shared_key), (None, None));
+        assert_eq!((&view.class, &view.shared_key), (&None, &None));
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn as_speakers_see(service: &PlannedService, input: &Input, options: &Options) -
     let endpoints = match input.endpoints.get(&service.id) {
         Some(endpoints) => endpoints.clone(),
         None if options.assume_endpoints => {
-            let on = |name: &String| EndpointView { node: Some(name.clone()), usable: true };
+            let on = |name: &String| EndpointView { node: Some(name.as_str().into()), usable: true };
             input.nodes.iter().map(|node| on(&node.name)).collect()
         }
         None => Vec::new(),

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use patina_crds::config::Config;
 use patina_crds::net::Family;
-use patina_crds::selector::Labels;
+use patina_crds::selector::{LabelSet, Labels};
 pub use patina_crds::service::ServiceId;
 
 /// `spec.externalTrafficPolicy`.
@@ -20,13 +22,39 @@ pub enum TrafficPolicy {
     Local,
 }
 
-/// A Service, as far as announcing needs it.
+/// A Service, as far as announcing needs it. Clones share everything, and equal ones are most often the same pointers:
+/// of ten thousand Services a change concerns a few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceView {
+    /// What the Service itself says; the view dereferences to it.
+    pub facts: Arc<ServiceFacts>,
+    /// Endpoints of all its EndpointSlices; one that is in two slices may be here twice.
+    pub endpoints: Arc<[EndpointView]>,
+}
+
+impl ServiceView {
+    /// Puts both together.
+    #[must_use]
+    pub fn new(facts: ServiceFacts, endpoints: impl IntoIterator<Item = EndpointView>) -> Self {
+        Self { facts: Arc::new(facts), endpoints: endpoints.into_iter().collect() }
+    }
+}
+
+impl Deref for ServiceView {
+    type Target = ServiceFacts;
+
+    fn deref(&self) -> &ServiceFacts {
+        &self.facts
+    }
+}
+
+/// What a Service says, without its endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceFacts {
     /// Which.
     pub id: ServiceId,
     /// `metadata.labels`; advertisements select Services by them.
-    pub labels: Labels,
+    pub labels: SharedLabels,
     /// `status.loadBalancer.ingress[].ip`, in the order of the status; entries that do not parse are left out.
     pub ingress: Vec<IpAddr>,
     /// The text of the first ingress entry *as it stands in the status* (the leader hash is over this text, api 4.7).
@@ -40,17 +68,40 @@ pub struct ServiceView {
     pub class: Option<String>,
     /// Value of the allow-shared-ip annotation (the current prefix wins over the old one); `None`: absent.
     pub shared_key: Option<String>,
-    /// Endpoints of all its EndpointSlices; one that is in two slices may be here twice.
-    pub endpoints: Vec<EndpointView>,
 }
 
 /// One endpoint of a Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointView {
     /// `nodeName`; endpoints without one never count for [`TrafficPolicy::Local`].
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// `ready` is absent or true, or `serving` is true ([`usable_endpoint`]).
     pub usable: bool,
+}
+
+/// Labels of which there are thousands: ordered by key, and the words may be shared with other objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharedLabels(Box<[(Arc<str>, Arc<str>)]>);
+
+impl FromIterator<(Arc<str>, Arc<str>)> for SharedLabels {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Arc<str>)>>(labels: I) -> Self {
+        let mut labels: Vec<_> = labels.into_iter().collect();
+        labels.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Self(labels.into_boxed_slice())
+    }
+}
+
+impl From<&Labels> for SharedLabels {
+    fn from(labels: &Labels) -> Self {
+        labels.iter().map(|(key, value)| (Arc::from(key.as_str()), Arc::from(value.as_str()))).collect()
+    }
+}
+
+impl LabelSet for SharedLabels {
+    fn value(&self, key: &str) -> Option<&str> {
+        let index = self.0.binary_search_by(|(other, _)| (**other).cmp(key)).ok()?;
+        self.0.get(index).map(|(_, value)| &**value)
+    }
 }
 
 /// Whether an endpoint with these conditions may get traffic: ready (absent means ready) or still serving.

@@ -15,7 +15,8 @@ use patina_crds::config::{
 use patina_crds::selector::{Labels, Selector};
 use patina_speaker_core::intent::{Intent, intent};
 use patina_speaker_core::view::{
-    EndpointView, InterfaceView, Member, NodeView, Options, ServiceId, ServiceView, Snapshot, TrafficPolicy,
+    EndpointView, InterfaceView, Member, NodeView, Options, ServiceFacts, ServiceId, ServiceView, Snapshot,
+    TrafficPolicy,
 };
 use serde::Deserialize;
 
@@ -248,27 +249,21 @@ fn config(case: &Case) -> Config {
 
 fn service((id, service): (&String, &CaseService)) -> ServiceView {
     let (namespace, name) = id.split_once('/').expect("namespace/name");
-    ServiceView {
+    let endpoint = |text: &String| {
+        let node = text.trim_start_matches('!');
+        EndpointView { node: (!node.is_empty()).then(|| node.into()), usable: !text.starts_with('!') }
+    };
+    let facts = ServiceFacts {
         id: ServiceId::new(namespace, name),
-        labels: service.labels.clone(),
+        labels: (&service.labels).into(),
         ingress: service.ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).collect(),
         ingress_text: service.ips.first().cloned().unwrap_or_default(),
         traffic_policy: if service.local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
         is_load_balancer: !service.not_load_balancer,
         class: service.class.clone(),
         shared_key: service.shared_key.clone(),
-        endpoints: service
-            .endpoints
-            .iter()
-            .map(|text| {
-                let node = text.trim_start_matches('!');
-                EndpointView {
-                    node: (!node.is_empty()).then(|| node.to_owned()),
-                    usable: !text.starts_with('!'),
-                }
-            })
-            .collect(),
-    }
+    };
+    ServiceView::new(facts, service.endpoints.iter().map(endpoint))
 }
 
 fn node((name, node): (&String, &CaseNode)) -> NodeView {

@@ -14,7 +14,9 @@ use patina_crds::types::{
     BGPAdvertisement, BGPAdvertisementSpec, BGPPeer, BGPPeerSpec, IPAddressPool, IPAddressPoolSpec,
 };
 use patina_speaker_core::intent::routes::{Announcements, NodeRoutes};
-use patina_speaker_core::view::{EndpointView, NodeView, Options, ServiceId, ServiceView, TrafficPolicy};
+use patina_speaker_core::view::{
+    EndpointView, NodeView, Options, ServiceFacts, ServiceId, ServiceView, TrafficPolicy,
+};
 use serde::Deserialize;
 
 /// A recorded case. Absent fields have the harmless value.
@@ -154,19 +156,19 @@ fn service(service: &CaseService) -> ServiceView {
     let (namespace, name) = service.id.split_once('/').expect("namespace/name");
     let endpoint = |text: &String| {
         let node = text.trim_start_matches('!');
-        EndpointView { node: (!node.is_empty()).then(|| node.to_owned()), usable: !text.starts_with('!') }
+        EndpointView { node: (!node.is_empty()).then(|| node.into()), usable: !text.starts_with('!') }
     };
-    ServiceView {
+    let facts = ServiceFacts {
         id: ServiceId::new(namespace, name),
-        labels: service.labels.clone(),
+        labels: (&service.labels).into(),
         ingress: service.ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).collect(),
         ingress_text: service.ips.first().cloned().unwrap_or_default(),
         traffic_policy: if service.local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
         is_load_balancer: true,
         class: service.class.clone(),
         shared_key: None,
-        endpoints: service.endpoints.iter().map(endpoint).collect(),
-    }
+    };
+    ServiceView::new(facts, service.endpoints.iter().map(endpoint))
 }
 
 fn node((name, node): (&String, &CaseNode)) -> NodeView {

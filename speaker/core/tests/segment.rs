@@ -16,7 +16,7 @@ use patina_speaker_core::l2::wire::arp::{Arp, Operation};
 use patina_speaker_core::l2::wire::ndp::{Envelope, Message, Solicitation, group_mac, solicited_node};
 use patina_speaker_core::l2::wire::{BROADCAST, Mac};
 use patina_speaker_core::view::{
-    EndpointView, InterfaceView, NodeView, Options, ServiceId, ServiceView, Snapshot,
+    EndpointView, InterfaceView, NodeView, Options, ServiceFacts, ServiceId, ServiceView, Snapshot,
 };
 
 const CLIENT: Mac = [2, 0, 0, 0, 1, 0];
@@ -402,14 +402,15 @@ fn config() -> Config {
 /// A dual-stack Service with endpoints on all nodes.
 fn service(n: usize, nodes: &[String]) -> ServiceView {
     let ingress = [format!("192.0.2.{}", n + 1), format!("2001:db8::{:x}", n + 1)];
-    ServiceView {
+    let facts = ServiceFacts {
         id: ServiceId::new("default", format!("service-{n}")),
         ingress_text: ingress[0].clone(),
         ingress: ingress.iter().map(|ip| ip.parse().unwrap()).collect(),
         is_load_balancer: true,
-        endpoints: nodes.iter().map(|node| EndpointView { node: Some(node.clone()), usable: true }).collect(),
-        ..ServiceView::default()
-    }
+        ..ServiceFacts::default()
+    };
+    let on = |node: &String| EndpointView { node: Some(node.as_str().into()), usable: true };
+    ServiceView::new(facts, nodes.iter().map(on))
 }
 
 /// Speakers of which nothing is known but that they live.

@@ -1,6 +1,8 @@
 //! What the API server knows of Services, endpoints, nodes and speaker Pods, in the core's words. Kubernetes objects
 //! come no further than this directory.
 
+pub mod words;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
