@@ -157,6 +157,9 @@ pub struct MemberInterface {
     pub isolated: bool,
     /// Its subnets, host bits cleared: the segment.
     pub subnets: BTreeSet<(IpAddr, u8)>,
+    /// Its addresses that are not link-local: speakers ping each other there, to know whether they share the segment
+    /// in truth (`membership::segments`).
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// A network interface of this node.
