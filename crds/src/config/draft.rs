@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::{Config, ConfigError, ConfigErrors, Loaded, ObjectRef, Resources};
+use crate::keys::FAILBACK;
 use crate::selector::{Labels, Selector};
 use crate::types;
 
@@ -159,6 +160,8 @@ pub(crate) struct Draft<T> {
     pub(crate) name: String,
     /// Labels of the resource.
     pub(crate) labels: Labels,
+    /// Annotation `patina.io/failback` of the resource; means something on L2Advertisements.
+    pub(crate) failback: Option<String>,
     /// What was written.
     pub(crate) spec: T,
 }
@@ -291,7 +294,8 @@ impl Reader<'_> {
                 continue;
             }
             let labels = meta.labels.clone().unwrap_or_default();
-            drafts.push(Draft { place: Place::resource(source), name, labels, spec: spec.clone() });
+            let failback = meta.annotations.as_ref().and_then(|all| all.get(FAILBACK)).cloned();
+            drafts.push(Draft { place: Place::resource(source), name, labels, failback, spec: spec.clone() });
         }
         drafts.sort_by(|a, b| a.name.cmp(&b.name));
         drafts

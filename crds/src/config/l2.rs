@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::draft::{Draft, Problems, selectors};
-use super::{L2Advertisement, Pool, PreferredNodes, pools};
+use super::{L2Advertisement, Pool, PreferredNodes, failback, pools};
 use crate::selector::Selector;
 use crate::types;
 
@@ -31,7 +31,7 @@ fn one(
         interfaces: spec.interfaces.iter().cloned().collect(),
         service_selectors: selectors(place, "serviceSelectors", &spec.service_selectors, problems),
         preferred_nodes: preferred_nodes(draft, problems),
-        failback: super::Failback::default(),
+        failback: failback::read(draft, problems),
     }
 }
 

@@ -9,6 +9,7 @@ mod communities;
 mod draft;
 pub(crate) mod duration;
 mod error;
+mod failback;
 mod l2;
 mod legacy;
 pub mod manifest;

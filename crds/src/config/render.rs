@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{
-    BfdProfile, BgpAdvertisement, Config, L2Advertisement, Peer, PeerAsn, Pool, Reservation,
+    BfdProfile, BgpAdvertisement, Config, Failback, L2Advertisement, Peer, PeerAsn, Pool, Reservation,
     ServiceAllocation,
 };
 use crate::config::duration::show;
@@ -51,6 +51,8 @@ fn render_l2(ad: &L2Advertisement, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     line(f, "nodes", &join(texts(&ad.node_selectors)))?;
     line(f, "interfaces", &names(&ad.interfaces, ""))?;
     line(f, "services", &join(texts(&ad.service_selectors)))?;
+    let failback = Some(ad.failback).filter(|failback| *failback != Failback::default());
+    line(f, "failback", &failback.map(|failback| failback.to_string()).unwrap_or_default())?;
     for preferred in &ad.preferred_nodes {
         line(f, "prefers", &format!("{} by {}", selector(&preferred.selector), preferred.weight))?;
     }

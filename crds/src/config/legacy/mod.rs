@@ -82,7 +82,7 @@ impl Legacy<'_> {
 
     fn draft<T>(&self, name: String, path: String, spec: T) -> Draft<T> {
         let place = Place::legacy(self.object.clone(), path);
-        Draft { place, name, labels: BTreeMap::new(), spec }
+        Draft { place, name, labels: BTreeMap::new(), failback: None, spec }
     }
 
     fn doubled(&self, what: &str, path: &str, name: &str, problems: &mut Problems) {
