@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use patina_controller_core::allocator::Allocator;
+use patina_controller_core::allocator::{Allocator, Bar};
 use patina_controller_core::coverage::{self, NotAdvertised};
 use patina_controller_core::decide::{Decision, Outcome};
 use patina_controller_core::reason::{Notice, request_word};
+use patina_controller_core::surroundings::UsedBy;
 use patina_controller_core::view::{ServiceId, ServiceView};
 use patina_crds::config::Config;
 use patina_crds::keys;
@@ -44,7 +45,8 @@ pub(crate) fn consequence(view: &ServiceView, outcome: &Outcome, config: &Config
             message: format!("released: {lost}"),
         });
     }
-    for notice in &outcome.notices {
+    // The speaker that sees the other host says so itself.
+    for notice in outcome.notices.iter().filter(|notice| conflict(notice).is_none()) {
         let (warning, reason) = notice.event();
         result.events.push(Said { warning, reason, message: notice.to_string() });
     }
@@ -69,7 +71,9 @@ pub(crate) fn consequence(view: &ServiceView, outcome: &Outcome, config: &Config
             let (reason, message) =
                 kept_despite.unwrap_or_else(|| ("Allocated", format!("{texts} from pool {pool}")));
             let mut conditions = vec![allocated(true, reason, message)];
-            if let Some(missing) = coverage::missing(config, pool, &view.labels) {
+            if let Some(condition) = outcome.notices.iter().find_map(conflict) {
+                conditions.push(condition);
+            } else if let Some(missing) = coverage::missing(config, pool, &view.labels) {
                 conditions.push(not_announced(&missing));
                 result.events.push(Said {
                     warning: true,
@@ -108,6 +112,18 @@ pub(crate) fn edited(id: &ServiceId, addresses: &[IpAddr], allocator: &Allocator
 
 fn allocated(status: bool, reason: &'static str, message: String) -> Condition {
     Condition { type_: keys::CONDITION_ALLOCATED, status, reason, message }
+}
+
+/// Nobody announces the address: a foreign host has it.
+fn conflict(notice: &Notice) -> Option<Condition> {
+    let Notice::HoldsBarred { address, bar: Bar::Network(UsedBy::Host(conflict)) } = notice else {
+        return None;
+    };
+    let message = format!(
+        "{address} is {conflict}; it is not announced until that host lets go of it. Take it from that host, or give the \
+         Service another address"
+    );
+    Some(Condition { type_: keys::CONDITION_ANNOUNCED, status: false, reason: "AddressConflict", message })
 }
 
 fn not_announced(missing: &NotAdvertised) -> Condition {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use patina_controller_core::view::{FamilyPolicy, Port, Protocol, ServiceId, ServiceView, TrafficPolicy};
@@ -121,8 +121,17 @@ pub fn view(service: &Service) -> ServiceView {
         },
         selector: spec.selector.clone().unwrap_or_default(),
         held: exact(entries.into_iter().flatten().filter_map(|entry| entry.ip.as_deref()?.parse().ok())),
+        allocated_since: conditions
+            .into_iter()
+            .flatten()
+            .find(is_allocated)
+            .map(|c| c.last_transition_time.0.as_second()),
         marked,
     }
+}
+
+fn is_allocated(condition: &&Condition) -> bool {
+    condition.type_ == keys::CONDITION_ALLOCATED && condition.status == "True"
 }
 
 /// A vector with no room to grow: these are kept for each Service, and most have one element.

@@ -91,12 +91,13 @@ struct Uses(BTreeMap<(AddressRange, u8), UsedBy>);
 impl Uses {
     fn add(&mut self, range: AddressRange, by: UsedBy) {
         let kind = match &by {
-            UsedBy::Node(_) => 0,
-            UsedBy::Gateway(_) => 1,
-            UsedBy::NetworkAddress(_) => 2,
-            UsedBy::BroadcastAddress(_) => 3,
-            UsedBy::Pods(_) => 4,
-            UsedBy::ClusterIps => 5,
+            UsedBy::Host(_) => 0,
+            UsedBy::Node(_) => 1,
+            UsedBy::Gateway(_) => 2,
+            UsedBy::NetworkAddress(_) => 3,
+            UsedBy::BroadcastAddress(_) => 4,
+            UsedBy::Pods(_) => 5,
+            UsedBy::ClusterIps => 6,
         };
         let named = self.0.entry((range, kind)).or_insert_with(|| by.clone());
         if name(&by) < name(named) {
@@ -122,6 +123,7 @@ impl Uses {
 
 fn name(by: &UsedBy) -> &str {
     match by {
+        UsedBy::Host(conflict) => &conflict.node,
         UsedBy::Node(node)
         | UsedBy::Pods(node)
         | UsedBy::Gateway(node)

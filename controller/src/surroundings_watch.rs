@@ -1,5 +1,5 @@
 //! Watches what tells of the network's own addresses: nodes, ServiceCIDRs, and what the speakers say of their nodes'
-//! networks. A task of its own, so that the reports of a thousand kubelets wake nobody who decides: only another answer does.
+//! networks and of foreign hosts. A task of its own, so that the reports of a thousand kubelets wake nobody who decides: only another answer does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
+use patina_controller::conflicts::conflicts;
 use patina_controller::surroundings::{networks, surroundings};
 use patina_controller_core::surroundings::Surroundings;
 use patina_crds::keys;
 use patina_crds::networks::Networks;
-use patina_crds::types::ConfigurationState;
+use patina_crds::types::{AddressConflict, ConfigurationState};
 use patina_runtime::tasks::Tasks;
 use patina_runtime::watch::{Watchable, Watched};
 use tokio::sync::{Notify, watch};
@@ -36,6 +37,7 @@ struct Sources {
     nodes: Watched<Node>,
     service_cidrs: Watched<ServiceCIDR>,
     states: Watched<ConfigurationState>,
+    conflicts: Watched<AddressConflict>,
 }
 
 impl SurroundingsWatch {
@@ -44,6 +46,7 @@ impl SurroundingsWatch {
         let bell = Arc::new(Notify::new());
         let speakers = watcher::Config::default().labels(&format!("{}=speaker", keys::COMPONENT_TYPE));
         let states = Api::namespaced(client.clone(), namespace);
+        let conflicts = Api::namespaced(client.clone(), namespace);
         let (nodes, cidrs) = (Api::all(client.clone()), Api::all(client.clone()));
         let sources = Sources {
             nodes: Watched::start(nodes, watcher::Config::default(), prune_node, Arc::clone(&bell), tasks),
@@ -58,6 +61,13 @@ impl SurroundingsWatch {
                 states,
                 speakers,
                 |state: &mut ConfigurationState| state.status = None,
+                Arc::clone(&bell),
+                tasks,
+            ),
+            conflicts: Watched::start(
+                conflicts,
+                watcher::Config::default(),
+                |_: &mut AddressConflict| (),
                 Arc::clone(&bell),
                 tasks,
             ),
@@ -139,7 +149,9 @@ impl Sources {
         known.extend(self.states.state().iter().filter_map(|state| networks(state)));
         let names: std::collections::BTreeSet<String> = nodes.iter().map(|node| node.name_any()).collect();
         known.retain(|node, _| names.contains(node));
-        surroundings(nodes.iter().map(Arc::as_ref), cidrs.iter().map(Arc::as_ref), known)
+        let mut found = surroundings(nodes.iter().map(Arc::as_ref), cidrs.iter().map(Arc::as_ref), known);
+        found.uses.extend(conflicts(self.conflicts.state().iter().map(Arc::as_ref)));
+        found
     }
 
     /// `None`: something is still on its way. Else the kinds that will not come.
@@ -155,8 +167,9 @@ impl Sources {
         self.parts().into_iter().filter_map(text).collect()
     }
 
-    fn parts(&self) -> [Part; 3] {
-        [Part::of(&self.nodes), Part::of(&self.service_cidrs), Part::of(&self.states)]
+    fn parts(&self) -> [Part; 4] {
+        let (nodes, cidrs) = (Part::of(&self.nodes), Part::of(&self.service_cidrs));
+        [nodes, cidrs, Part::of(&self.states), Part::of(&self.conflicts)]
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::allocator::{Bar, Clash, Keeper};
 use crate::request::RequestError;
-use crate::surroundings::UsedBy;
+use crate::surroundings::{Conflict, UsedBy};
 use crate::view::ServiceId;
 
 /// Names of pools for a sentence; of very many the first.
@@ -290,6 +290,13 @@ pub enum Lost {
         /// Why they cannot share.
         clash: Clash,
     },
+    /// It was found to be somebody else's before it was ever announced.
+    Conflict {
+        /// The address.
+        address: IpAddr,
+        /// Who has it.
+        conflict: Conflict,
+    },
     /// The Service asks for another pool.
     PoolRequested {
         /// Which one.
@@ -317,6 +324,7 @@ impl fmt::Display for Lost {
             Self::Taken { address, owner, clash } => {
                 write!(f, "{address} is also held by Service {owner}, which keeps it; {clash}")
             }
+            Self::Conflict { address, conflict } => write!(f, "{address} is {conflict}"),
             Self::PoolRequested { pool } => write!(f, "the Service asks for pool {pool}"),
             Self::AddressRequested => f.write_str("the Service asks for another address"),
             Self::Blocked(reason) => reason.fmt(f),
@@ -374,6 +382,7 @@ impl Notice {
             Self::PinnedPoolsFull { .. } => (true, "PinnedPoolsFull"),
             Self::PartLost(_) => (false, "ClearAssignment"),
             Self::SurplusAddresses(_) => (true, "nolbIPsIPFamily"),
+            Self::HoldsBarred { bar: Bar::Network(UsedBy::Host(_)), .. } => (true, "AddressConflict"),
             Self::HoldsBarred { bar: Bar::Network(_), .. } => (true, "AddressUsedByNetwork"),
             Self::HoldsBarred { bar: Bar::Reserved(_), .. } => (true, "AddressReserved"),
             Self::ReservationUnused { .. } => (false, "ReservationUnused"),

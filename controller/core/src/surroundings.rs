@@ -26,6 +26,8 @@ pub struct InUse {
 /// What the network uses an address for. Of several uses of one address the first in this order is the one that is told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsedBy {
+    /// A host that a speaker saw on the wire, and that is no speaker: an AddressConflict.
+    Host(Conflict),
     /// An address of a node (`status.addresses`).
     Node(String),
     /// The router that a node sends to.
@@ -38,6 +40,40 @@ pub enum UsedBy {
     Pods(String),
     /// The cluster IPs of Services (a ServiceCIDR).
     ClusterIps,
+}
+
+/// A host on the network that uses an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// Its MAC address.
+    pub mac: String,
+    /// The node whose speaker saw it.
+    pub node: String,
+    /// It was found before the address was announced for the first time, then (seconds since 1970). `None`: the address was
+    /// in use by its Service already.
+    pub before_use: Option<i64>,
+}
+
+impl Conflict {
+    /// The first announcement, and with it the probes, follows the allocation within seconds. What is found later was not
+    /// found before the first use, whatever a speaker says that was started anew and remembers nothing.
+    const SOON: i64 = 600;
+
+    /// Whether a Service that has an address since then (seconds since 1970; `None`: longer than anybody knows) has not used
+    /// it yet.
+    #[must_use]
+    pub fn precedes_use(&self, allocated_since: Option<i64>) -> bool {
+        match (self.before_use, allocated_since) {
+            (Some(found), Some(since)) => found.saturating_sub(since) <= Self::SOON,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in use by another host on the network, MAC {}, as node {} sees", self.mac, self.node)
+    }
 }
 
 impl UsedBy {
@@ -53,6 +89,7 @@ impl UsedBy {
 impl fmt::Display for UsedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Host(conflict) => conflict.fmt(f),
             Self::Node(node) => write!(f, "an address of node {node}"),
             Self::Pods(node) => write!(f, "in the Pod network of node {node}"),
             Self::ClusterIps => f.write_str("in the range of the cluster IPs"),

@@ -95,6 +95,8 @@ pub struct ServiceView {
     pub selector: Labels,
     /// `status.loadBalancer.ingress[].ip`, in its order.
     pub held: Vec<IpAddr>,
+    /// Since when its condition says that it has an address (seconds since 1970).
+    pub allocated_since: Option<i64>,
     /// Its status or annotations carry something that we wrote.
     pub marked: bool,
 }
@@ -119,6 +121,7 @@ impl ServiceView {
             traffic_policy: TrafficPolicy::Cluster,
             selector: Labels::new(),
             held: Vec::new(),
+            allocated_since: None,
             marked: false,
         }
     }

@@ -13,7 +13,7 @@ use common::{config, pool};
 use patina_controller_core::decide::{Decision, Outcome, Policy};
 use patina_controller_core::reason::Reason;
 use patina_controller_core::reconcile::Reconciler;
-use patina_controller_core::surroundings::{InUse, Surroundings, UsedBy};
+use patina_controller_core::surroundings::{Conflict, InUse, Surroundings, UsedBy};
 use patina_controller_core::view::{FamilyPolicy, Port, Protocol, ServiceId, ServiceView, TrafficPolicy};
 use patina_crds::config::{Config, ObjectRef, Pool, Reservation};
 use patina_crds::net::{AddressRange, Family};
@@ -137,6 +137,7 @@ impl Stage {
                 let mut view = ServiceView::plain(id, old.map_or(self.clock, |old| old.created));
                 if let Some(old) = old {
                     (view.held, view.marked) = (old.held.clone(), old.marked);
+                    view.allocated_since = old.allocated_since;
                 }
                 options.iter().try_for_each(|option| service_option(&mut view, option))?;
                 view.uid = format!("{}@{}", view.id, view.created);
@@ -297,6 +298,7 @@ fn service_option(view: &mut ServiceView, option: &str) -> Option<()> {
             view.held = ips.split('+').map(|ip| ip.parse().ok()).collect::<Option<_>>()?;
         }
         ("marked", "") => view.marked = true,
+        ("allocated", time) => view.allocated_since = Some(time.parse().ok()?),
         _ => return None,
     }
     Some(())
@@ -358,6 +360,11 @@ fn used_by(text: &str) -> Option<UsedBy> {
     let (what, node) = text.split_once(':').unwrap_or((text, ""));
     let node = node.to_owned();
     Some(match what {
+        "host" => {
+            let (node, before_use) = node.split_once('@').unwrap_or((&node, ""));
+            let before_use = (!before_use.is_empty()).then(|| before_use.parse()).transpose().ok()?;
+            UsedBy::Host(Conflict { mac: "02:00:00:00:00:66".into(), node: node.to_owned(), before_use })
+        }
         "node" => UsedBy::Node(node),
         "pods" => UsedBy::Pods(node),
         "cluster-ips" => UsedBy::ClusterIps,

@@ -34,7 +34,7 @@ impl Crd {
     }
 }
 
-/// All ten, in the order of their names.
+/// All eleven, in the order of their names.
 ///
 /// # Errors
 /// A type whose schema is not JSON; the tests of this crate would have seen it.
@@ -47,6 +47,7 @@ pub fn crds() -> Result<Vec<Crd>, serde_json::Error> {
     let peers =
         merge_crds(peers.to_vec(), "v1beta2").map_err(<serde_json::Error as serde::ser::Error>::custom)?;
     let mut all = [
+        super::AddressConflict::crd(),
         super::AddressReservation::crd(),
         super::BFDProfile::crd(),
         super::BGPAdvertisement::crd(),

@@ -8,6 +8,7 @@
 //! - The schemas stay MetalLB's (a cluster can go back). [`crds`] removes what `derive` adds beside it.
 #![allow(clippy::duplicated_attributes)] // clippy compares the words inside printcolumn(..) across columns
 
+mod address_conflict;
 mod address_reservation;
 mod bfd_profile;
 mod bgp_advertisement;
@@ -23,6 +24,7 @@ mod service_bgp_status;
 mod service_l2_status;
 pub mod v1beta1;
 
+pub use address_conflict::{AddressConflict, AddressConflictSpec, ConflictService};
 pub use address_reservation::{AddressReservation, AddressReservationSpec, ReservedFor};
 pub use bfd_profile::{BFDProfile, BFDProfileSpec, BFDProfileStatus};
 pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec, BGPAdvertisementStatus};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use patina_crds::net::Family;
 
 use super::{Case, Given};
-use crate::allocator::{PoolId, Refused};
+use crate::allocator::{Bar, PoolId, Refused};
 use crate::reason::{Lost, Notice};
 use crate::request::{Request, RequestError};
+use crate::surroundings::UsedBy;
 use crate::view::FamilyPolicy;
 
 impl Case<'_> {
@@ -26,6 +27,9 @@ impl Case<'_> {
         }
         if addresses.is_empty() {
             return Err(Lost::FamilyChanged);
+        }
+        if let Some(lost) = self.conflict(&addresses, request) {
+            return Err(lost);
         }
         let keepable = self.allocator.keepable(&addresses);
         if !keepable.is_empty() && keepable.len() < addresses.len() {
@@ -67,6 +71,25 @@ impl Case<'_> {
             }
         }
         self.complete(addresses, pool, &name)
+    }
+
+    /// A foreign host has one of them, and nobody has used it for the Service yet: another will do, unless the Service asks for
+    /// this one, or it is kept for it. An address in use is never moved.
+    fn conflict(&self, addresses: &[IpAddr], request: &Result<Request, RequestError>) -> Option<Lost> {
+        let id = &self.service.id;
+        let request = request.as_ref().ok()?;
+        if !request.addresses.is_empty() {
+            return None;
+        }
+        addresses.iter().find_map(|address| match self.allocator.bar(*address, id)? {
+            Bar::Network(UsedBy::Host(conflict))
+                if conflict.precedes_use(self.service.allocated_since)
+                    && !self.allocator.is_kept_for(id, *address) =>
+            {
+                Some(Lost::Conflict { address: *address, conflict: conflict.clone() })
+            }
+            _ => None,
+        })
     }
 
     /// Step 10: the address of the second family, from the same pool. It goes last, so that the first entry, by which
