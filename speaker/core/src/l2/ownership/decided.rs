@@ -1,0 +1,145 @@
+//! From one decision to the next.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use patina_crds::config::Failback;
+
+use super::state::{Entry, Rank, State, follows, recent};
+use super::{Gave, Ownership};
+use crate::intent::L2Announcement;
+use crate::l2::duty::Mode;
+
+impl Ownership {
+    pub(super) fn decided(&mut self, now: Instant, wanted: Arc<BTreeMap<IpAddr, L2Announcement>>) {
+        let before = self.decided.replace(Arc::clone(&wanted));
+        let first = before.is_none();
+        let before = before.unwrap_or_default();
+        // Both are sorted: one walk over the two.
+        let mut old = before.iter().peekable();
+        for (ip, new) in wanted.iter() {
+            while let Some((gone, _)) = old.next_if(|(ip_before, _)| *ip_before < ip) {
+                self.gone(*gone);
+            }
+            let known = old.next_if(|(ip_before, _)| *ip_before == ip).map(|(_, known)| known);
+            if !known.is_some_and(|known| same(known, new)) {
+                self.changed(now, *ip, known, new, first);
+            }
+        }
+        for (gone, _) in old {
+            self.gone(*gone);
+        }
+    }
+
+    /// An address that was not decided to be ours, nor a candidate's, any more.
+    fn gone(&mut self, ip: IpAddr) {
+        // One that leaves is no candidate, and answers until its successors are heard.
+        let handed = self.entries.get(&ip).is_some_and(|entry| entry.state == State::HandingOver);
+        if !(self.around.leaving && handed) {
+            self.drop_entry(ip, Gave::Withdrawn);
+        }
+    }
+
+    fn changed(
+        &mut self,
+        now: Instant,
+        ip: IpAddr,
+        known: Option<&L2Announcement>,
+        new: &L2Announcement,
+        first: bool,
+    ) {
+        if !self.entries.contains_key(&ip) {
+            let wants = new.leads || follows(new, &self.around.node);
+            if self.around.leaving || !wants {
+                return;
+            }
+            self.entries.insert(ip, Entry::new(now, new));
+        }
+        let Self { around, entries, book, .. } = self;
+        let Some(entry) = entries.get_mut(&ip) else { return };
+        let led = known.is_some_and(|known| known.leads);
+        if new.leads && !led {
+            entry.led_since = now;
+        }
+        entry.take(new);
+        book.touched.insert(ip);
+        if around.leaving {
+            return;
+        }
+        match (entry.state, new.leads) {
+            (State::Following, true) => match (known, new.failback) {
+                // Our first decision: whoever holds it yields when it hears us.
+                (None, Failback::Immediate) if first => entry.announce(book, ip),
+                (None, _) => entry.start_probing(around, book, now, ip),
+                (Some(_), Failback::Immediate) => entry.announce(book, ip),
+                (Some(known), _) => {
+                    // Who led was not heard to be another's follower: it held.
+                    if entry.holder.is_none() {
+                        entry.holder = known.order.first().map(|leader| (Arc::clone(leader), now));
+                    }
+                    entry.wait_or_announce(around, book, now, ip);
+                }
+            },
+            (State::Waiting, true) => entry.wait_or_announce(around, book, now, ip),
+            (State::HandingOver, true) => entry.announce(book, ip),
+            (State::Probing | State::Parked | State::Announcing, true) => {}
+
+            (State::Announcing, false) => {
+                let longest = around.settings.longest_handover;
+                let heard = entry.holder.clone().filter(|(_, at)| recent(now, Some(*at), longest));
+                match heard.filter(|(node, _)| entry.rank(around, node) == Rank::Ahead) {
+                    // It was a stranger to the last decision, and announces already.
+                    Some((node, _)) => self.give(now, ip, Gave::Heard(node)),
+                    // Patient candidates do not come back while we hold: we go on until one of them does.
+                    None if follows(new, &around.node) => {}
+                    None => entry.hand_over(around, book, now, ip),
+                }
+            }
+            (State::HandingOver, false) => {}
+            (State::Following | State::Probing | State::Parked | State::Waiting, false) => {
+                if follows(new, &around.node) {
+                    entry.end(book, ip, Gave::Withdrawn);
+                    entry.enter(book, ip, State::Following, None);
+                } else {
+                    self.drop_entry(ip, Gave::Withdrawn);
+                }
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn take(&mut self, new: &L2Announcement) {
+        self.interfaces = Arc::clone(&new.interfaces);
+        self.order = Arc::clone(&new.order);
+        self.leads = new.leads;
+        self.failback = new.failback;
+    }
+
+    /// We lead and do not answer; somebody may.
+    pub(super) fn wait_or_announce(
+        &mut self,
+        around: &super::Around,
+        book: &mut super::Book,
+        now: Instant,
+        ip: IpAddr,
+    ) {
+        debug_assert!(self.mode() < Mode::Answer);
+        let held = self.holder.as_ref().is_some_and(|(holder, _)| self.lists(holder));
+        if held && self.patience().is_none_or(|end| end > now) {
+            self.wait(around, book, now, ip);
+        } else {
+            self.announce(book, ip);
+        }
+    }
+}
+
+/// Whether nothing that matters here changed (the Services of an address do not).
+fn same(known: &L2Announcement, new: &L2Announcement) -> bool {
+    known.leads == new.leads
+        && known.failback == new.failback
+        && known.interfaces == new.interfaces
+        && known.order == new.order
+}

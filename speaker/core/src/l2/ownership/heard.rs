@@ -1,0 +1,133 @@
+//! What another station says of an address of ours.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use patina_crds::config::Failback;
+
+use super::state::{Conflict, Rank, State, recent};
+use super::{CONTRADICT_INTERVAL, Gave, HINT_INTERVAL, Output, Ownership};
+use crate::l2::duty::{Claim, ClaimKind};
+use crate::l2::wire::Mac;
+
+impl Ownership {
+    pub(super) fn heard(&mut self, now: Instant, claim: &Claim) {
+        let entry = self.entries.get(&claim.ip);
+        if !entry.is_some_and(|entry| entry.interfaces.contains(&claim.ifindex)) {
+            return;
+        }
+        // Whose a MAC is cannot be known before the speakers are.
+        let Some(stations) = &self.around.stations else { return };
+        match stations.get(&claim.mac).cloned() {
+            Some(node) => self.heard_ours(now, claim, &node),
+            None => self.heard_foreign(now, *claim),
+        }
+    }
+
+    /// One of our speakers has it. Never a conflict.
+    fn heard_ours(&mut self, now: Instant, claim: &Claim, node: &Arc<str>) {
+        if claim.kind == ClaimKind::Probe {
+            // It asks, as it should, and whoever holds the address answers.
+            return;
+        }
+        let Self { around, entries, book, .. } = self;
+        let ip = claim.ip;
+        let Some(entry) = entries.get_mut(&ip) else { return };
+        let rank = entry.rank(around, node);
+        entry.holder = Some((Arc::clone(node), now));
+        match (entry.state, rank) {
+            (State::Announcing, Rank::Ahead) => self.give(now, ip, Gave::Heard(Arc::clone(node))),
+            (State::Announcing, Rank::Behind) => {
+                if !recent(now, entry.contradicted, CONTRADICT_INTERVAL) {
+                    entry.contradicted = Some(now);
+                    entry.defend(book, ip);
+                }
+            }
+            (State::HandingOver, Rank::Ahead) if claim.kind == ClaimKind::Announcement => {
+                self.give(now, ip, Gave::Heard(Arc::clone(node)));
+            }
+            // One that came after the last decision that we had.
+            (State::HandingOver, Rank::Unlisted)
+                if around.leaving && claim.kind == ClaimKind::Announcement =>
+            {
+                self.give(now, ip, Gave::Heard(Arc::clone(node)));
+            }
+            (State::Announcing | State::HandingOver, Rank::Unlisted) => self.hint(now, node),
+            (State::Probing, _) => {
+                if entry.failback == Failback::Immediate || rank == Rank::Unlisted {
+                    // We lead: it yields when it hears us.
+                    entry.announce(book, ip);
+                } else {
+                    entry.wait_or_announce(around, book, now, ip);
+                }
+            }
+            (State::Following | State::Waiting | State::Parked | State::HandingOver, _) => {}
+        }
+    }
+
+    /// A host that is none of ours has it, or wants it.
+    fn heard_foreign(&mut self, now: Instant, claim: Claim) {
+        let Self { around, entries, book, .. } = self;
+        let ip = claim.ip;
+        let Some(entry) = entries.get_mut(&ip) else { return };
+        match (entry.state, claim.kind) {
+            // RFC 5227 2.1.1: any ARP packet "where the packet's 'sender IP address' is the address being probed for", and
+            // another host's probe for it, too. RFC 4862 5.4.3 and 5.4.4 say the same of solicitation and advertisement.
+            (State::Probing, _) => entry.park(around, book, now, (ip, claim)),
+            // RFC 5227 2.4 (c): one announcement as defence, and not another one within DEFEND_INTERVAL; "inform an administrator
+            // of the problem". (a) and (b), which end in giving up, are not for a Service (see the module).
+            (State::Announcing, ClaimKind::Announcement | ClaimKind::Use) => {
+                let again = recent(now, entry.defended, around.settings.defend_interval);
+                if !again {
+                    entry.defended = Some(now);
+                    entry.defend(book, ip);
+                    book.outputs.push_back(Output::Defended(claim));
+                }
+                let reported = entry.conflict.filter(|conflict| conflict.claim.mac == claim.mac);
+                if reported.is_some() || again {
+                    entry.conflict = Some(Conflict { claim, last: now });
+                }
+                if reported.is_none() && again {
+                    book.contested.insert(ip);
+                    book.outputs.push_back(Output::Conflict { ip, claim, in_use: true });
+                    let over = now.checked_add(around.settings.conflict_quiet);
+                    book.set_deadline(ip, &mut entry.deadline, over);
+                }
+            }
+            // Answered, as any question; or not ours to judge.
+            _ => {}
+        }
+    }
+
+    /// Whom we took for a stranger may be one of us.
+    pub(super) fn stations(&mut self, now: Instant, stations: Arc<BTreeMap<Mac, Arc<str>>>) {
+        let contested: Vec<_> = self.book.contested.iter().copied().collect();
+        let Self { around, entries, book, .. } = self;
+        for ip in contested {
+            let Some(entry) = entries.get_mut(&ip) else { continue };
+            let Some(conflict) = entry.conflict.filter(|conflict| stations.contains_key(&conflict.claim.mac))
+            else {
+                continue;
+            };
+            entry.conflict = None;
+            book.conflict_over(ip);
+            match (entry.state, stations.get(&conflict.claim.mac)) {
+                (State::Parked | State::Probing, Some(_)) => {
+                    entry.start_probing(around, book, now, ip);
+                }
+                (State::Announcing, _) => book.set_deadline(ip, &mut entry.deadline, None),
+                _ => {}
+            }
+        }
+        self.around.stations = Some(stations);
+    }
+
+    /// Membership is told that a node lives, now and then.
+    fn hint(&mut self, now: Instant, node: &Arc<str>) {
+        if !recent(now, self.hinted.get(node).copied(), HINT_INTERVAL) {
+            self.hinted.insert(Arc::clone(node), now);
+            self.book.outputs.push_back(Output::Hint(Arc::clone(node)));
+        }
+    }
+}
