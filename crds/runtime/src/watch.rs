@@ -1,22 +1,30 @@
 //! One watch per kind: the objects as they are now, and a bell that rings when they change.
 //!
-//! Each kind has one watcher and one [`Store`]; there are no shared streams (they lose wake-ups). A consumer waits for the
-//! bell and then looks at the stores: what happened in between does not matter, only what is.
+//! Each kind has one watcher; there are no shared streams (they lose wake-ups). A consumer waits for the bell and then looks
+//! at what is there: what happened in between does not matter, only what is.
+//!
+//! **What is kept.** [`Watched<K>`] keeps the objects. `Watched<K, V>` keeps of each object only the value that a function
+//! makes of it as it arrives, page by page: a Kubernetes object in memory is many times what anybody reads of it.
+
+mod rows;
 
 use std::collections::hash_map::RandomState;
 use std::fmt::Debug;
 use std::hash::BuildHasher;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
+
+pub use rows::Row;
+use rows::{RowWriter, Rows, key_of};
 
 use crate::client;
 use crate::tasks::Tasks;
@@ -42,11 +50,18 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + S
 {
 }
 
-/// The objects of one kind, kept up to date by a task. Clones share everything.
-#[derive(Clone, Debug)]
-pub struct Watched<K: Watchable> {
-    store: Store<K>,
+/// The objects of one kind, or what is kept of them, kept up to date by a task. Clones share everything.
+#[derive(Debug)]
+pub struct Watched<K: Watchable, V: Row = Arc<K>> {
+    rows: Arc<Rows<V>>,
     status: Arc<Status>,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K: Watchable, V: Row> Clone for Watched<K, V> {
+    fn clone(&self) -> Self {
+        Self { rows: Arc::clone(&self.rows), status: Arc::clone(&self.status), kind: PhantomData }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,23 +85,51 @@ impl<K: Watchable> Watched<K> {
         bell: Arc<Notify>,
         tasks: &mut Tasks,
     ) -> Self {
-        Self::start_with(api, scope, prune, bell, ABSENT_RETRY, tasks)
+        Self::start_as(api, scope, pruned(prune), bell, tasks)
+    }
+}
+
+/// The object itself, without what nobody reads.
+fn pruned<K: Watchable>(prune: fn(&mut K)) -> impl FnMut(K) -> Arc<K> + Send + 'static {
+    move |mut object| {
+        object.managed_fields_mut().clear();
+        object.annotations_mut().remove(LAST_APPLIED);
+        prune(&mut object);
+        Arc::new(object)
+    }
+}
+
+impl<K: Watchable, V: Row> Watched<K, V> {
+    /// Starts watching and keeps of each object what `keep` makes of it; the object itself is dropped. A change that leaves
+    /// the [same](Row::same) value is none: no bell, no new generation.
+    pub fn start_as(
+        api: Api<K>,
+        scope: watcher::Config,
+        keep: impl FnMut(K) -> V + Send + 'static,
+        bell: Arc<Notify>,
+        tasks: &mut Tasks,
+    ) -> Self {
+        Self::start_with(api, scope, keep, bell, ABSENT_RETRY, tasks)
     }
 
     fn start_with(
         api: Api<K>,
         scope: watcher::Config,
-        prune: fn(&mut K),
+        keep: impl FnMut(K) -> V + Send + 'static,
         bell: Arc<Notify>,
         absent_retry: Duration,
         tasks: &mut Tasks,
     ) -> Self {
-        let writer = Writer::new(());
-        let watched = Self { store: writer.as_reader(), status: Arc::default() };
+        let watched = Self { rows: Arc::default(), status: Arc::default(), kind: PhantomData };
         let status = Arc::clone(&watched.status);
+        let writer = RowWriter::new(Arc::clone(&watched.rows));
         let name = format!("watch {}", K::kind(&()));
         let scope = scope.timeout(TIMEOUT);
-        tasks.spawn(name, Follower { api, scope, prune, bell, absent_retry, status, writer }.run());
+        let keep = Box::new(keep);
+        tasks.spawn(
+            name,
+            Follower { api, scope, keep, bell, absent_retry, status, writer, works: false }.run(),
+        );
         watched
     }
 
@@ -115,17 +158,21 @@ impl<K: Watchable> Watched<K> {
         self.status.generation.load(Ordering::Acquire)
     }
 
-    /// All objects, in no order.
+    /// All that is kept, in the order of namespace and name.
     #[must_use]
-    pub fn state(&self) -> Vec<Arc<K>> {
-        self.store.state()
+    pub fn state(&self) -> Vec<V> {
+        self.rows.read(<[V]>::to_vec)
     }
 
-    /// One object; `namespace` is empty for cluster-scoped kinds.
+    /// A look at all of it in that order. The watch waits meanwhile, so be quick.
+    pub fn read<R>(&self, look: impl FnOnce(&[V]) -> R) -> R {
+        self.rows.read(look)
+    }
+
+    /// What is kept of one object; `namespace` is empty for cluster-scoped kinds.
     #[must_use]
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        let key = ObjectRef::new(name);
-        self.store.get(&if namespace.is_empty() { key } else { key.within(namespace) })
+    pub fn get(&self, namespace: &str, name: &str) -> Option<V> {
+        self.rows.get((namespace, name))
     }
 
     /// The error of a watch that fails right now; what is known stays as it was.
@@ -146,29 +193,30 @@ impl<K: Watchable> Watched<K> {
     }
 }
 
-struct Follower<K: Watchable> {
+struct Follower<K: Watchable, V: Row> {
     api: Api<K>,
     scope: watcher::Config,
-    prune: fn(&mut K),
+    keep: Box<dyn FnMut(K) -> V + Send>,
     bell: Arc<Notify>,
     absent_retry: Duration,
     status: Arc<Status>,
-    writer: Writer<K>,
+    writer: RowWriter<V>,
+    /// An event came since the watch was started the last time.
+    works: bool,
 }
 
 /// The API server does not know the kind.
 struct Absent;
 
-impl<K: Watchable> Follower<K> {
+impl<K: Watchable, V: Row> Follower<K, V> {
     async fn run(mut self) {
         // What was there is not forgotten for one "not found", which an API server that is being replaced may say too.
         let mut doubts = false;
         loop {
-            let before = self.status.generation.load(Ordering::Acquire);
+            self.works = false;
             let stream = watcher(self.api.clone(), self.scope.clone());
             let Absent = self.follow(std::pin::pin!(stream)).await;
-            let worked = self.status.generation.load(Ordering::Acquire) != before;
-            if (doubts && !worked) || self.writer.as_reader().is_empty() {
+            if (doubts && !self.works) || self.writer.is_empty() {
                 self.mark_absent();
                 doubts = false;
             } else {
@@ -221,30 +269,31 @@ impl<K: Watchable> Follower<K> {
     }
 
     /// True when the event proves that the watch works.
-    fn apply(&mut self, mut event: Event<K>) -> bool {
-        match &mut event {
-            Event::Apply(object) | Event::InitApply(object) => {
-                object.managed_fields_mut().clear();
-                object.annotations_mut().remove(LAST_APPLIED);
-                (self.prune)(object);
+    fn apply(&mut self, event: Event<K>) -> bool {
+        let changed = match event {
+            Event::Init => {
+                self.writer.begin();
+                return false;
             }
-            Event::Delete(_) | Event::Init | Event::InitDone => {}
-        }
-        self.writer.apply_watcher_event(&event);
-        match event {
-            Event::Init | Event::InitApply(_) => false,
+            Event::InitApply(object) => {
+                self.writer.add((self.keep)(object));
+                return false;
+            }
             Event::InitDone => {
-                if self.status.absent.swap(false, Ordering::AcqRel) {
+                let appeared = self.status.absent.swap(false, Ordering::AcqRel);
+                if appeared {
                     tracing::info!(kind = %K::kind(&()), "the API server knows the kind now");
                 }
-                self.changed();
-                true
+                self.writer.end() || appeared || !self.status.synced.load(Ordering::Acquire)
             }
-            Event::Apply(_) | Event::Delete(_) => {
-                self.changed();
-                true
-            }
+            Event::Apply(object) => self.writer.set((self.keep)(object)),
+            Event::Delete(object) => self.writer.remove(key_of(object.meta())),
+        };
+        self.works = true;
+        if changed {
+            self.changed();
         }
+        true
     }
 
     fn changed(&self) {
@@ -259,8 +308,7 @@ impl<K: Watchable> Follower<K> {
         }
         tracing::info!(kind = %K::kind(&()), "the API server does not know the kind; treated as none");
         *self.status.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.writer.apply_watcher_event(&Event::Init);
-        self.writer.apply_watcher_event(&Event::InitDone);
+        self.writer.clear();
         self.changed();
     }
 
