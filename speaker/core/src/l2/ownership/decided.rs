@@ -71,7 +71,7 @@ impl Ownership {
         match (entry.state, new.leads) {
             (State::Following, true) => match (known, new.failback) {
                 // Our first decision: whoever holds it yields when it hears us.
-                (None, Failback::Immediate) if first => entry.announce(book, ip),
+                (None, _) if first && !entry.may_be_held(around) => entry.announce(book, ip),
                 (None, _) => entry.start_probing(around, book, now, ip),
                 (Some(_), Failback::Immediate) => entry.announce(book, ip),
                 (Some(known), _) => {

@@ -84,11 +84,10 @@ impl Ownership {
                     entry.defend(book, ip);
                     book.outputs.push_back(Output::Defended(claim));
                 }
-                let reported = entry.conflict.filter(|conflict| conflict.claim.mac == claim.mac);
-                if reported.is_some() || again {
+                if let Some(conflict) = &mut entry.conflict {
+                    conflict.last = now;
+                } else if again {
                     entry.conflict = Some(Conflict { claim, last: now });
-                }
-                if reported.is_none() && again {
                     book.contested.insert(ip);
                     book.outputs.push_back(Output::Conflict { ip, claim, in_use: true });
                     let over = now.checked_add(around.settings.conflict_quiet);

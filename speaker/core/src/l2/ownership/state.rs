@@ -182,9 +182,14 @@ impl Entry {
         book.touched.insert(ip);
     }
 
+    /// Whether one of ours may have it and shall keep it.
+    pub(super) fn may_be_held(&self, around: &Around) -> bool {
+        self.failback != Failback::Immediate && self.has_another(&around.node)
+    }
+
     /// One round where only a stranger could have it, more where one of ours could.
     pub(super) fn start_probing(&mut self, around: &Around, book: &mut Book, now: Instant, ip: IpAddr) {
-        self.rounds = if self.failback == Failback::Immediate { 1 } else { CAREFUL };
+        self.rounds = if self.may_be_held(around) { CAREFUL } else { 1 };
         self.probe(around, book, now, ip);
     }
 
