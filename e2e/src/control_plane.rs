@@ -21,6 +21,7 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config};
+use nix::sys::signal::Signal;
 
 use self::flags::Addresses;
 use self::kubeconfig::Proof;
@@ -264,6 +265,22 @@ impl ControlPlane {
     /// Kills the API server as a crash would. etcd stays, and with it every object.
     pub fn stop_apiserver(&mut self) {
         self.apiserver = None;
+    }
+
+    /// Stops the API server (SIGSTOP): connections stay, and nothing is answered. [`ControlPlane::wake_apiserver`] ends it.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze_apiserver(&mut self) -> Result<()> {
+        self.apiserver.as_mut().context("no API server runs")?.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn wake_apiserver(&mut self) -> Result<()> {
+        self.apiserver.as_mut().context("no API server runs")?.signal(Signal::SIGCONT)
     }
 
     /// Kills the controller-manager, as a crash would.

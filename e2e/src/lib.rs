@@ -13,14 +13,17 @@ pub mod docs;
 pub mod guest;
 pub mod kubelet;
 pub mod lab;
+pub mod lan;
 pub mod neighbour;
 pub mod netns;
 pub mod paths;
 pub mod pod;
 pub mod ports;
+pub mod prober;
 pub mod process;
 pub mod report;
 pub mod rundir;
+pub mod stranger;
 pub mod tools;
 pub mod wait;
 

@@ -179,16 +179,48 @@ impl Asker {
     }
 }
 
+/// A raw socket for ARP on the eth0 of the calling thread's namespace, that does not block, and the interface's address.
+///
+/// # Errors
+/// No eth0, or no permission.
+pub(crate) fn arp_socket() -> Result<(socket2::Socket, Mac)> {
+    const ETHERTYPE_ARP: u16 = 0x0806;
+    let mac = eth0()?.addr().context("eth0 has no MAC address")?;
+    Ok((packet_socket("eth0", ETHERTYPE_ARP)?, mac))
+}
+
+/// A raw socket that does not block, for frames of one EtherType (0: it only sends), on an interface of the calling thread's
+/// namespace; on all of them when the name is empty.
+///
+/// # Errors
+/// No such interface, or no permission.
+pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> Result<socket2::Socket> {
+    let protocol = socket2::Protocol::from(i32::from(ethertype.to_be()));
+    let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, Some(protocol))
+        .context("raw socket")?;
+    socket.set_nonblocking(true)?;
+    // The kernel gives what it allows (net.core.rmem_max).
+    let _smaller = socket.set_recv_buffer_size(4 << 20);
+    if !interface.is_empty() {
+        bind(socket.as_raw_fd(), &link(interface)?).context("bind the raw socket")?;
+    }
+    Ok(socket)
+}
+
 fn eth0() -> Result<LinkAddr> {
+    link("eth0")
+}
+
+fn link(name: &str) -> Result<LinkAddr> {
     let all = getifaddrs()?;
-    let mut links = all.filter(|i| i.interface_name == "eth0").filter_map(|i| i.address);
+    let mut links = all.filter(|i| i.interface_name == name).filter_map(|i| i.address);
     let link =
         links.find(|a| a.family() == Some(AddressFamily::Packet)).and_then(|a| a.as_link_addr().copied());
-    link.context("there is no eth0 here")
+    link.with_context(|| format!("there is no {name} here"))
 }
 
 /// RFC 826: Ethernet header, then hardware type 1, protocol 0x0800, lengths 6 and 4, operation 1.
-fn arp_request(mac: Mac, from: Ipv4Addr, about: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn arp_request(mac: Mac, from: Ipv4Addr, about: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::with_capacity(42);
     frame.extend([0xff; 6]);
     frame.extend(mac);

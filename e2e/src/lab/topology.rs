@@ -120,7 +120,7 @@ pub fn pod_sysctls(netns: &Netns) -> Result<()> {
 
 /// Common settings, and `more` as `net/…=value`: addresses are usable at once (nobody else gives them out), answers
 /// may come another way than the question went, and nobody is told of a better way.
-fn sysctls(netns: &Netns, more: &[&str]) -> Result<()> {
+pub(crate) fn sysctls(netns: &Netns, more: &[&str]) -> Result<()> {
     let mut script = String::from(
         "for f in all default; do
            echo 0 > /proc/sys/net/ipv6/conf/$f/disable_ipv6

@@ -288,13 +288,22 @@ pub(crate) fn release_binary(name: &str) -> Result<PathBuf> {
         .get_or_init(|| if built { Ok(()) } else { build().map_err(|e| format!("{e:#}")) })
         .clone()
         .map_err(anyhow::Error::msg)?;
-    Ok(paths::target_dir().join("release").join(name))
+    Ok(paths::target_dir().join(profile()).join(name))
+}
+
+/// The profile whose binaries are measured: release, unless somebody who works on a bench says otherwise.
+pub(crate) fn profile() -> &'static str {
+    let debug = std::env::var_os("PATINA_BENCH_PROFILE").is_some_and(|value| value == "debug");
+    if debug { "debug" } else { "release" }
 }
 
 fn build() -> Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(paths::workspace()).args(["build", "--release", "--target-dir"]);
+    cargo.current_dir(paths::workspace()).args(["build", "--target-dir"]);
     cargo.arg(paths::target_dir());
+    if profile() == "release" {
+        cargo.arg("--release");
+    }
     cargo.args(
         ["patina-controller", "patina-speaker", "kubectl-patina", "bench"].map(|bin| format!("--bin={bin}")),
     );

@@ -1,11 +1,58 @@
-//! Layer 2: how fast an address changes hands, measured from a client's namespace, and what a speaker needs.
+//! Layer 2: how fast an address changes hands, and what a speaker needs. Everything is seen from a client's namespace: it asks
+//! for the address by ARP every 10 ms and writes down who answers and when, by the kernel's clock of received frames.
+//!
+//! `bench l2` measures all parts, `bench l2 kill link` two. `PATINA_RUNS=5` is for who works on them: few runs, the same rows.
+//! A part that fails does not keep the others from being measured, and makes the program fail.
 
+mod api;
+mod busy;
+mod conflict;
+mod foreign;
+mod kill;
+mod link;
+mod many;
 mod memory;
+mod planned;
+mod stage;
+mod stop;
+mod strangers;
 
-use anyhow::Result;
+use std::time::Instant;
 
 use crate::Row;
+use crate::report::say;
 
-pub(crate) async fn measure() -> Result<Vec<Row>> {
-    memory::measure().await
+/// The parts, in the order in which they run.
+pub(crate) const PARTS: [&str; 11] = [
+    "memory", "kill", "link", "stop", "api", "many", "foreign", "conflict", "strangers", "planned", "busy",
+];
+
+/// Measures these parts, or all when none is named. What failed comes second, a line each.
+pub(crate) async fn measure(parts: &[String]) -> (Vec<Row>, Vec<String>) {
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
+    for part in PARTS.into_iter().filter(|part| parts.is_empty() || parts.iter().any(|p| p == part)) {
+        let began = Instant::now();
+        say(&format!("l2 {part}"));
+        let result = match part {
+            "memory" => memory::measure().await.map(|measured| rows.extend(measured)),
+            "kill" => kill::measure(&mut rows).await,
+            "link" => link::measure(&mut rows).await,
+            "stop" => stop::measure(&mut rows).await,
+            "api" => api::measure(&mut rows).await,
+            "many" => many::measure(&mut rows).await,
+            "foreign" => foreign::measure(&mut rows).await,
+            "conflict" => conflict::measure(&mut rows).await,
+            "strangers" => strangers::measure(&mut rows).await,
+            "planned" => planned::measure(&mut rows).await,
+            _ => busy::measure(&mut rows).await,
+        };
+        match result {
+            Ok(()) => say(&format!("l2 {part}: {:.0} s", began.elapsed().as_secs_f64())),
+            Err(error) => {
+                say(&format!("l2 {part} FAILED: {error:#}"));
+                failed.push(format!("l2 {part}: {error:#}"));
+            }
+        }
+    }
+    (rows, failed)
 }

@@ -1,0 +1,159 @@
+//! Foreign hosts that have, or say that they have, an address of ours.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use patina_e2e::neighbour::Mac;
+use patina_e2e::prober::timeline::{Heard, How, gap};
+use patina_e2e::stranger::{Injector, claims, requests};
+use patina_e2e::wait::{self, Seen, secs};
+
+use super::stage::{EVERY, Stage, ms};
+use crate::Row;
+
+const SPEAKERS: usize = 3;
+const VIPS: usize = 3;
+
+pub(crate) async fn measure(rows: &mut Vec<Row>) -> Result<()> {
+    let mut stage = Stage::new(SPEAKERS, VIPS).await?;
+    let measured = all(&mut stage, rows).await;
+    stage.told(measured)
+}
+
+async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
+    before(stage, rows).await?;
+    storm(stage, rows).await?;
+    twin(stage, rows).await?;
+    after(stage, rows).await
+}
+
+/// The pool's next addresses are in use by a host that answers ARP: a new Service must get another.
+async fn before(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
+    let stranger = stage.lan.stranger(None)?;
+    let highest = stage.vips.iter().max().copied().context("no address")?;
+    let used: Vec<Ipv4Addr> = (1..=3).map(|i| Ipv4Addr::from(u32::from(highest) + i)).collect();
+    for ip in &used {
+        stranger.netns.ip(&["addr", "add", &format!("{ip}/32"), "dev", "eth0"])?;
+    }
+    let all: Vec<Ipv4Addr> = (1..=9).map(|i| Ipv4Addr::from(u32::from(highest) + i)).collect();
+    stage.prober.ask_for(&all, EVERY * 3);
+    stage.prober.forget();
+    let began = SystemTime::now();
+    stage.lan.services(VIPS..VIPS + 1).await?;
+    let ours: BTreeSet<Mac> = stage.lan.nodes().iter().map(|n| n.mac).collect();
+    let heard = stage.prober.wait(began, secs(30), |h| ours.contains(&h.mac) && h.how == How::Reply)?;
+    tokio::time::sleep(secs(1)).await;
+    let by_us = |h: &&Heard| ours.contains(&h.mac) && used.contains(&h.ip);
+    let stolen = stage.prober.timeline()?.heard.iter().filter(by_us).count();
+    let conflicts = stage.lan.conflicts().await.map_or(0, |all| all.len());
+    rows.extend([
+        Row::new("conflict_before_frames", stolen as f64, "frames", 1, "the pool's next three addresses answer from a foreign host: answers and announcements of ours for them"),
+        Row::new("conflict_before_ms", ms(gap(began, heard.at)).round(), "ms", 1, "from a new Service to an answer on an address that is free, the three given up"),
+        Row::new("conflict_objects", conflicts as f64, "", 1, "AddressConflicts that exist then"),
+    ]);
+    Ok(())
+}
+
+/// Gratuitous ARP for addresses that are nobody's, and requests by a host that repeats them.
+async fn storm(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
+    let stranger = stage.lan.stranger(None)?;
+    let vip = stage.vip(0)?;
+    stage.prober.ask_for(&[vip], EVERY);
+    stage.settle(vip).await?;
+    let frames: Vec<Vec<u8>> =
+        (0..4096_u32).flat_map(|i| claims(stranger.mac, Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 25, 64, 0)) + i))).collect();
+    let injector = Injector::start(&stranger.netns, frames, Some(20_000))?;
+    stage.prober.forget();
+    let before = cpu(stage)?;
+    tokio::time::sleep(secs(5)).await;
+    let after = cpu(stage)?;
+    let rate = injector.rate().round();
+    drop(injector);
+    let now = SystemTime::now();
+    let from = now.checked_sub(secs(5)).context("clock")?;
+    let silence = stage.prober.timeline()?.longest_silence(vip, from, now);
+    let spent = before.iter().zip(&after).map(|(b, a)| a.saturating_sub(*b)).max().unwrap_or_default();
+    rows.extend([
+        Row::new("storm_cpu_pct", spent.as_secs_f64() / 5.0 * 100.0, "%", 1, format!("{rate} gratuitous ARP frames per second for foreign addresses: CPU of the busiest speaker")),
+        Row::new("storm_silence_ms", ms(silence).round(), "ms", 1, "the longest time in which an address of ours went unanswered meanwhile (it is asked for every 10 ms)"),
+    ]);
+    Ok(())
+}
+
+/// Another host has the announcer's MAC address, and uses it.
+async fn twin(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
+    let vip = stage.vip(1)?;
+    stage.prober.ask_for(&[vip], EVERY);
+    let owner = stage.settle(vip).await?;
+    let mac = stage.mac(owner)?;
+    let twin = stage.lan.stranger(Some(mac))?;
+    stage.prober.forget();
+    let injector = Injector::start(&twin.netns, requests(mac, twin.v4, Ipv4Addr::new(172, 25, 64, 0), 100), Some(100))?;
+    tokio::time::sleep(secs(5)).await;
+    drop(injector);
+    let now = SystemTime::now();
+    let timeline = stage.prober.timeline()?;
+    let silence = timeline.longest_silence(vip, now.checked_sub(secs(5)).context("clock")?, now);
+    let changes = timeline.changes(vip).len();
+    let until = wait::secs(60);
+    twin.netns.ip(&["link", "set", "eth0", "down"])?;
+    let began = SystemTime::now();
+    stage.lan.whole(until).await?;
+    rows.extend([
+        Row::new("twin_silence_ms", ms(silence).round(), "ms", 1, "another host has the announcer's MAC address and sends 100 frames a second, 5 s: the longest time in which the address went unanswered"),
+        Row::new("twin_changes", changes as f64, "", 1, "how often the address changed hands meanwhile (the switch sends what is meant for the announcer elsewhere)"),
+        Row::new("twin_whole_ms", ms(gap(began, SystemTime::now())).round(), "ms", 1, "the other host goes: until all speakers know each other"),
+    ]);
+    Ok(())
+}
+
+/// A foreign host claims an address that is announced, once, and later again and again.
+async fn after(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
+    let stranger = stage.lan.stranger(None)?;
+    let vip = stage.vip(2)?;
+    stage.prober.ask_for(&[vip], EVERY);
+    let owner = stage.settle(vip).await?;
+    let mac = stage.mac(owner)?;
+    // The slow refresh is a minute: what is announced within five seconds of the claim is the defence.
+    stage.prober.forget();
+    let began = SystemTime::now();
+    let once = Injector::start(&stranger.netns, claims(stranger.mac, vip).into(), Some(1))?;
+    wait::until_blocking("one claim was sent", secs(5), || Ok(Seen::when(once.sent() >= 1, once.sent())))?;
+    drop(once);
+    let defence = stage.prober.wait(began, secs(5), |h| h.ip == vip && h.mac == mac && h.how == How::Gratuitous)?;
+    tokio::time::sleep(secs(1)).await;
+    let heard = stage.prober.timeline()?.heard;
+    let announcements = heard.iter().filter(|h| h.mac == mac && h.how == How::Gratuitous && h.at >= began).count();
+    rows.extend([
+        Row::new("conflict_defence_ms", ms(gap(began, defence.at)), "ms", 1, "a foreign host announces an address of ours once: until it is defended"),
+        Row::new("conflict_defence_frames", announcements as f64, "frames", 1, "announcements within a second of that claim (a defence is one request and one reply)"),
+    ]);
+
+    let claimed = SystemTime::now();
+    let again = Injector::start(&stranger.netns, claims(stranger.mac, vip).into(), Some(5))?;
+    let parked = wait::until_blocking("the address is given up", secs(30), || {
+        let now = SystemTime::now();
+        let since = now.checked_sub(Duration::from_millis(500)).context("clock")?;
+        let ours: BTreeSet<Mac> = stage.lan.nodes().iter().map(|n| n.mac).collect();
+        let recent = stage.prober.timeline()?.heard.into_iter().filter(|h| h.at >= since && ours.contains(&h.mac)).count();
+        Ok(Seen::when(recent == 0, recent))
+    });
+    let took = ms(gap(claimed, SystemTime::now())) - 500.0;
+    drop(again);
+    parked?;
+    let heard = stage.prober.timeline()?.heard;
+    let frames = heard.iter().filter(|h| h.how == How::Gratuitous && h.mac == mac && h.at >= claimed).count();
+    let conflicts = stage.lan.conflicts().await.map_or(0, |all| all.len());
+    rows.extend([
+        Row::new("conflict_parked_ms", took.round(), "ms", 1, "the foreign host goes on claiming it, five times a second: until no speaker answers for it"),
+        Row::new("conflict_parked_frames", frames as f64, "frames", 1, "announcements of the owner from then until it gave up"),
+        Row::new("conflict_objects_after", conflicts as f64, "", 1, "AddressConflicts that exist then"),
+    ]);
+    Ok(())
+}
+
+fn cpu(stage: &Stage) -> Result<Vec<Duration>> {
+    stage.lan.nodes().iter().map(|node| node.cpu()).collect()
+}

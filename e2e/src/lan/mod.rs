@@ -1,0 +1,400 @@
+//! Speakers on a LAN: a real API server, a real controller, and up to 200 nodes that are a namespace with a real speaker in it
+//! and nothing else. Lighter than a [`crate::lab::Lab`]: no kubelet restarts what is killed, and no kube-proxy forwards; for
+//! what concerns who answers for an address.
+//!
+//! ```text
+//!              br0 172.25.0.1/16   etcd, API server, controller
+//!     ┌─────────────┬─────────────┬─────────────┬──────────┐
+//!    n01           n02           n50          client     strangers
+//!    172.25.1.1    172.25.1.2    172.25.1.50   172.25.0.5  172.25.0.6 ...        Services: 172.25.128.0/17
+//! ```
+
+mod objects;
+mod speaker;
+mod wires;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+pub use objects::{NAMESPACE, SYSTEM};
+pub use speaker::{LanNode, cpu_of};
+pub use wires::{API, CLIENT, Cut};
+
+use crate::control_plane::{ControlPlane, Options as PlaneOptions};
+use crate::neighbour::Mac;
+use crate::netns::Netns;
+use crate::prober::Prober;
+use crate::process::{Process, Spec};
+use crate::rundir::RunDir;
+use crate::wait::{self, Seen, secs};
+
+/// Our programs.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// `patina-speaker`.
+    pub speaker: PathBuf,
+    /// `patina-controller`.
+    pub controller: PathBuf,
+}
+
+impl Programs {
+    /// Cargo's build beside the running test.
+    ///
+    /// # Errors
+    /// The build failed.
+    pub fn debug() -> Result<Self> {
+        let path = crate::binaries::path;
+        Ok(Self { speaker: path("patina-speaker")?, controller: path("patina-controller")? })
+    }
+}
+
+/// A running LAN. Dropping it ends everything in it.
+#[derive(Debug)]
+pub struct Lan {
+    // Dropped in this order: what uses the API before the API.
+    nodes: Vec<LanNode>,
+    controller: Option<Process>,
+    /// The control plane: it can be stopped and started.
+    pub plane: ControlPlane,
+    programs: Programs,
+    net: Netns,
+    client: Netns,
+    strangers: u8,
+    /// Flags that every speaker started from now on gets in addition.
+    pub speaker_flags: Vec<String>,
+    run: Arc<RunDir>,
+}
+
+impl Lan {
+    /// API server, pool and controller; no node yet.
+    ///
+    /// # Errors
+    /// Not root, or a part that did not come up: the text has the ends of the logs.
+    pub async fn start(programs: Programs) -> Result<Self> {
+        let run = Arc::new(RunDir::create()?);
+        let net = wires::bridge(&run)?;
+        let client = wires::plug(&run, &net, "client", [0x02, 0x25, 0, 0, 0, 5], CLIENT)?;
+        let options = PlaneOptions {
+            run: Some(Arc::clone(&run)),
+            inside: Some((net.clone(), SocketAddr::from((API, 6443)))),
+            // Nothing here needs one: nodes, Pods and endpoints are written below.
+            controller_manager: false,
+            ..PlaneOptions::default()
+        };
+        let plane = ControlPlane::start(options).await?;
+        plane.apply_crds().await?;
+        plane.apply(&objects::base(&json!({}))).await?;
+        let mut lan = Self {
+            nodes: Vec::new(),
+            controller: None,
+            plane,
+            programs,
+            net,
+            client,
+            strangers: 0,
+            speaker_flags: Vec::new(),
+            run,
+        };
+        lan.start_controller()?;
+        Ok(lan)
+    }
+
+    fn start_controller(&mut self) -> Result<()> {
+        let kubeconfig = self.plane.kubeconfig_for_user("lan-controller", &["system:masters"])?;
+        let spec = Spec::new("patina-controller", &self.programs.controller)
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .args(["--namespace=metallb-system", "--webhook-mode=disabled", "--port=0"])
+            .netns(Some(&self.net));
+        self.controller = Some(spec.spawn(&self.run)?);
+        Ok(())
+    }
+
+    /// More nodes, until there are `count`, each with a speaker, and waits until all know each other.
+    ///
+    /// # Errors
+    /// A speaker did not come up.
+    pub async fn grow(&mut self, count: usize) -> Result<()> {
+        let client = self.plane.client();
+        for number in self.nodes.len() + 1..=count {
+            let number = u8::try_from(number)?;
+            let (name, mac) = (format!("n{number:02}"), [0x02, 0x25, 1, 0, 0, number]);
+            let v4 = Ipv4Addr::new(172, 25, 1, number);
+            let netns = wires::plug(&self.run, &self.net, &name, mac, v4)?;
+            let node = LanNode { name, v4, mac, netns, process: None, starts: 0 };
+            objects::register(&client, &node).await?;
+            self.nodes.push(node);
+            let index = self.nodes.len() - 1;
+            self.start_speaker(index)?;
+            // One after another: fifty that start at once on two CPUs are not what is measured.
+            self.ready(index).await?;
+        }
+        self.whole(secs(60)).await
+    }
+
+    /// Starts the speaker of a node.
+    ///
+    /// # Errors
+    /// It runs already, or cannot be started.
+    pub fn start_speaker(&mut self, index: usize) -> Result<()> {
+        let kubeconfig = self.plane.kubeconfig_for_user("lan-speaker", &["system:masters"])?;
+        let node = self.nodes.get_mut(index).with_context(|| format!("no node {index}"))?;
+        if node.process.is_some() {
+            bail!("a speaker runs on {}", node.name);
+        }
+        node.starts += 1;
+        let spec = Spec::new(format!("{}.{}", node.pod_name(), node.starts), &self.programs.speaker)
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .args([format!("--node-name={}", node.name), format!("--pod-name={}", node.pod_name())])
+            .args(["--namespace=metallb-system".to_owned(), format!("--port={}", speaker::METRICS)])
+            .arg(format!("--health-probe-port={}", speaker::HEALTH))
+            .args(self.speaker_flags.clone())
+            .env("METALLB_HOST", node.v4.to_string())
+            .netns(Some(&node.netns));
+        node.process = Some(spec.spawn(&self.run)?);
+        Ok(())
+    }
+
+    async fn ready(&mut self, index: usize) -> Result<()> {
+        let node = self.nodes.get_mut(index).with_context(|| format!("no node {index}"))?;
+        wait::until(&format!("the speaker of {} is ready", node.name), secs(30), || {
+            let seen = node.died().map_or(Ok(node.ready()), Err);
+            let log = if matches!(seen, Ok(true)) { String::new() } else { node.log_tail(3) };
+            async move {
+                Ok(match seen {
+                    Err(died) => Seen::Done(Err(anyhow::Error::msg(died))),
+                    Ok(true) => Seen::Done(Ok(())),
+                    Ok(false) => Seen::Not(log),
+                })
+            }
+        })
+        .await?
+    }
+
+    /// Waits until every speaker that runs is ready and knows all others that run, and no more.
+    ///
+    /// # Errors
+    /// The deadline passed; the text has who does not.
+    pub async fn whole(&mut self, deadline: Duration) -> Result<()> {
+        for node in &mut self.nodes {
+            if let Some(died) = node.died() {
+                bail!(died);
+            }
+        }
+        let running: Vec<&LanNode> = self.nodes.iter().filter(|node| node.runs()).collect();
+        let wanted = running.len() as f64;
+        let mut left = running.clone();
+        wait::until(&format!("{wanted} speakers know each other"), deadline, || {
+            let mut words = String::new();
+            left.retain(|node| {
+                let members = node.metric(MEMBERS, ALIVE);
+                let good = matches!(members, Ok(Some(n)) if n == wanted) && node.ready();
+                if !good && words.len() < 300 {
+                    words.push_str(&format!("{}: ready {}, members {members:?}; ", node.name, node.ready()));
+                }
+                !good
+            });
+            let done = left.is_empty();
+            if done {
+                // All at the same time: what was seen first may have changed meanwhile.
+                left = running.iter().filter(|n| !matches!(n.metric(MEMBERS, ALIVE), Ok(Some(m)) if m == wanted)).copied().collect();
+            }
+            let whole = done && left.is_empty();
+            async move { Ok(if whole { Seen::Done(()) } else { Seen::Not(words) }) }
+        })
+        .await
+    }
+
+    /// All nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[LanNode] {
+        &self.nodes
+    }
+
+    /// A node.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn node_mut(&mut self, index: usize) -> Result<&mut LanNode> {
+        self.nodes.get_mut(index).with_context(|| format!("no node {index}"))
+    }
+
+    /// The node whose eth0 has this address.
+    ///
+    /// # Errors
+    /// None has.
+    pub fn index_of(&self, mac: Mac) -> Result<usize> {
+        let found = self.nodes.iter().position(|node| node.mac == mac);
+        found.with_context(|| format!("{mac:02x?} is no node's"))
+    }
+
+    /// Where the client is.
+    #[must_use]
+    pub fn client_netns(&self) -> &Netns {
+        &self.client
+    }
+
+    /// The namespace of the bridge, which sees every frame.
+    #[must_use]
+    pub fn net(&self) -> &Netns {
+        &self.net
+    }
+
+    /// A client of the administrator.
+    #[must_use]
+    pub fn api(&self) -> Client {
+        self.plane.client()
+    }
+
+    /// A prober in the client's place.
+    ///
+    /// # Errors
+    /// No raw socket.
+    pub fn prober(&self, targets: &[Ipv4Addr], every: Duration) -> Result<Prober> {
+        Prober::start(&self.client, CLIENT, targets, every)
+    }
+
+    /// Another host on the wire, which runs nothing. Its address is 172.25.0.(10 + number).
+    ///
+    /// # Errors
+    /// Not root.
+    pub fn stranger(&mut self, mac: Option<Mac>) -> Result<Stranger> {
+        self.strangers += 1;
+        let number = self.strangers;
+        let v4 = Ipv4Addr::new(172, 25, 0, 10 + number);
+        let mac = mac.unwrap_or([0x02, 0x25, 0xff, 0, 0, number]);
+        let netns = wires::plug(&self.run, &self.net, &format!("x{number}"), mac, v4)?;
+        Ok(Stranger { netns, v4, mac })
+    }
+
+    /// Creates the Services with these numbers and waits until they have addresses; in the order of the numbers.
+    ///
+    /// # Errors
+    /// The controller did not give them.
+    pub async fn services(&self, numbers: Range<usize>) -> Result<Vec<Ipv4Addr>> {
+        let node = self.nodes.first().context("no node")?;
+        objects::services(&self.api(), numbers.clone(), &node.name).await?;
+        self.addresses(numbers).await
+    }
+
+    /// Waits until the Services with these numbers have addresses.
+    ///
+    /// # Errors
+    /// The controller did not give them.
+    pub async fn addresses(&self, numbers: Range<usize>) -> Result<Vec<Ipv4Addr>> {
+        let services: Api<Service> = Api::namespaced(self.api(), NAMESPACE);
+        wait::until(&format!("Services {numbers:?} have addresses"), secs(180), || async {
+            let all = services.list(&Default::default()).await?.items;
+            let mut found: Vec<(String, Ipv4Addr)> =
+                all.iter().filter_map(|s| Some((s.name_any(), address(s)?))).collect();
+            found.sort();
+            let wanted = |name: &str| numbers.clone().any(|i| objects::service_name(i) == name);
+            if numbers.len() < 100 {
+                found.retain(|(name, _)| wanted(name));
+            }
+            let seen = found.len();
+            Ok(if seen >= numbers.len() {
+                Seen::Done(found.into_iter().map(|(_, ip)| ip).collect())
+            } else {
+                Seen::Not(format!("{seen} of {}", numbers.len()))
+            })
+        })
+        .await
+    }
+
+    /// Annotations of the only advertisement (failback, say).
+    ///
+    /// # Errors
+    /// The API server refused them.
+    pub async fn annotate_advertisement(&self, annotations: Value) -> Result<()> {
+        self.plane.apply(&objects::advertisement(&annotations).to_string()).await.map(drop)
+    }
+
+    /// Merges `patch` into the Node.
+    ///
+    /// # Errors
+    /// The API server refused it.
+    pub async fn patch_node(&self, index: usize, patch: &Value) -> Result<()> {
+        let node = self.nodes.get(index).with_context(|| format!("no node {index}"))?;
+        let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(self.api());
+        nodes.patch(&node.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// All objects of a kind of group `patina.io`.
+    ///
+    /// # Errors
+    /// The API server refused.
+    pub async fn conflicts(&self) -> Result<Vec<DynamicObject>> {
+        let kind = GroupVersionKind::gvk("patina.io", "v1beta1", "AddressConflict");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "addressconflicts");
+        Ok(Api::<DynamicObject>::all_with(self.api(), &resource).list(&Default::default()).await?.items)
+    }
+
+    /// Breaks the cable of a node.
+    ///
+    /// # Errors
+    /// No such node.
+    pub fn cut(&self, index: usize, how: Cut) -> Result<()> {
+        let node = self.nodes.get(index).with_context(|| format!("no node {index}"))?;
+        wires::cut(&self.net, &node.name, how)
+    }
+
+    /// Makes the cable of a node whole.
+    ///
+    /// # Errors
+    /// No such node.
+    pub fn mend(&self, index: usize) -> Result<()> {
+        let node = self.nodes.get(index).with_context(|| format!("no node {index}"))?;
+        wires::mend(&self.net, &node.name)
+    }
+
+    /// Keeps the logs when the LAN ends.
+    pub fn keep_logs(&self) {
+        self.run.keep_logs();
+    }
+
+    /// A process of the LAN's run, beside the API server.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(&self, spec: Spec) -> Result<Process> {
+        spec.spawn(&self.run)
+    }
+
+    /// The ends of the logs of controller and speakers.
+    #[must_use]
+    pub fn log_tails(&self) -> String {
+        let controller = self.controller.as_ref().map(|c| c.log_tail(10)).unwrap_or_default();
+        let speakers = self.nodes.iter().map(|n| format!("--- {}\n{}\n", n.name, n.log_tail(8)));
+        format!("--- controller\n{controller}\n{}", speakers.collect::<String>())
+    }
+}
+
+/// A host that is nobody's node.
+#[derive(Debug, Clone)]
+pub struct Stranger {
+    /// Its namespace.
+    pub netns: Netns,
+    /// Its address.
+    pub v4: Ipv4Addr,
+    /// Its MAC address.
+    pub mac: Mac,
+}
+
+const MEMBERS: &str = "patina_membership_members";
+const ALIVE: &str = "alive";
+
+fn address(service: &Service) -> Option<Ipv4Addr> {
+    let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
+    ingress.iter().find_map(|entry| entry.ip.as_ref()?.parse().ok())
+}
