@@ -3,12 +3,13 @@
 //! * `settings`: flags. * `leader`: who of several controllers works. * `watch`: Kubernetes objects in, our values out.
 //! * `control`: the one task that decides, by way of `patina-controller-core`. * `status`: the only writer of Services.
 //! * `pool_status`, `config_state`: what the other objects show. * `announce`: events. * `metrics`.
-//! * `webhook`: what the API server asks before it takes configuration.
+//! * `memberlist`: the key of the speakers' membership. * `webhook`: what the API server asks before it takes configuration.
 
 mod announce;
 mod config_state;
 mod control;
 mod leader;
+mod memberlist;
 mod metrics;
 mod pool_status;
 mod settings;
@@ -91,6 +92,9 @@ async fn run(settings: Settings) -> Result<()> {
         return tasks.run(SHUTDOWN).await.map_err(Into::into);
     }
 
+    if let Some(wish) = settings.memberlist() {
+        memberlist::start(&client, namespace, wish, leading.clone(), &mut tasks);
+    }
     let pool_status = pool_status::start(client.clone(), namespace, leading.clone(), &mut tasks);
     let config_state = config_state::start(
         client.clone(),

@@ -4,7 +4,7 @@ use clap::Parser;
 use patina_controller_core::decide::Policy;
 use patina_runtime::flags::Common;
 
-use crate::webhook;
+use crate::{memberlist, webhook};
 
 /// Gives Services of type LoadBalancer an address out of pools.
 ///
@@ -29,11 +29,12 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) webhook: webhook::Settings,
 
-    /// Accepted, without effect: no memberlist Secret is made in this version.
+    /// Name of the Secret with the key of the speakers' membership: made in our namespace when it is missing, with 32
+    /// random bytes as its key secretkey. None: somebody else makes it, or there is none.
     #[arg(long, env = "METALLB_ML_SECRET_NAME", value_name = "NAME")]
     pub(crate) ml_secret_name: Option<String>,
 
-    /// Accepted, without effect: nothing is owned by the Deployment in this version.
+    /// The controller's Deployment: owner of that Secret.
     #[arg(long, env = "METALLB_DEPLOYMENT", value_name = "NAME")]
     pub(crate) deployment: Option<String>,
 }
@@ -46,13 +47,16 @@ impl Settings {
         }
     }
 
+    /// The Secret that is to be made for the speakers.
+    pub(crate) fn memberlist(&self) -> Option<memberlist::Wish> {
+        let wish = |secret: &String| memberlist::Wish { secret: secret.clone(), deployment: self.deployment.clone() };
+        self.ml_secret_name.as_ref().map(wish)
+    }
+
     /// One line per accepted flag that does nothing.
     pub(crate) fn say_what_is_ignored(&self) {
         if self.webhook.webhook_http2 {
             tracing::info!("--webhook-http2 has no effect: the webhook speaks HTTP/1.1");
-        }
-        if self.ml_secret_name.is_some() {
-            tracing::info!("--ml-secret-name has no effect in this version");
         }
     }
 }
