@@ -24,22 +24,45 @@ pub struct Settings {
     #[arg(long)]
     pub ignore_exclude_lb: bool,
 
-    /// Label selector of the speakers' Pods in our namespace; a node whose Pod is Ready takes part. Empty: every node
-    /// is taken to run a speaker.
+    /// Label selector of the speakers' Pods in our namespace: where the others are. Empty: there is no membership, and
+    /// every node is taken to run a speaker.
     #[arg(long, env = "METALLB_ML_LABELS", value_name = "SELECTOR", default_value = members::DEFAULT_LABELS)]
     pub ml_labels: String,
 
-    /// Address of the membership protocol; accepted, used by the next version.
+    /// Addresses at which the other speakers reach this one: one, or one of each family, separated by a comma.
+    /// Otherwise those of the Pod.
     #[arg(long, env = "METALLB_ML_BIND_ADDR", value_name = "ADDRESS")]
     pub ml_bindaddr: Option<String>,
 
-    /// Port of the membership protocol; accepted, used by the next version.
+    /// UDP port of the membership protocol, the same for all speakers.
     #[arg(long, env = "METALLB_ML_BIND_PORT", value_name = "PORT", default_value_t = 7946)]
     pub ml_bindport: u16,
 
-    /// Directory or file of the membership protocol's key; accepted, used by the next version.
+    /// Directory with the files secretkey and, during a rotation, secretkey-previous (a mounted Secret); or a file. It is
+    /// read again every five seconds. Without a key there is no membership: the API server says who is alive.
     #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH", value_name = "PATH")]
     pub ml_secret_key_path: Option<PathBuf>,
+
+    /// The key itself, as manifests of MetalLB 0.12 have it; --ml-secret-key-path goes before it.
+    #[arg(long, env = "METALLB_ML_SECRET_KEY", value_name = "KEY", hide_env_values = true)]
+    pub ml_secret_key: Option<Hidden>,
+
+    /// Addresses of this Pod, separated by commas (status.podIPs of the downward API).
+    #[arg(long, env = "METALLB_POD_IPS", value_name = "ADDRESSES")]
+    pub pod_ips: Option<String>,
+
+    /// What speakers do that cannot reach most of the speakers that they knew: none, they go on announcing what their part
+    /// of the network needs; quorum, they announce nothing.
+    #[arg(long, env = "PATINA_FENCING", value_enum, value_name = "POLICY", default_value_t = Fencing::None)]
+    pub fencing: Fencing,
+
+    /// Milliseconds between the heartbeats of the membership (10 to 1000); for tests.
+    #[arg(long, hide = true, default_value_t = 50, value_parser = clap::value_parser!(u64).range(10..=1000))]
+    pub membership_heartbeat: u64,
+
+    /// Milliseconds after which a silent speaker is dead (200 to 60000); for tests.
+    #[arg(long, hide = true, default_value_t = 220, value_parser = clap::value_parser!(u64).range(200..=60_000))]
+    pub membership_detect: u64,
 
     /// Accepted and without effect, as in MetalLB.
     #[arg(long, value_name = "ADDRESS")]
@@ -54,7 +77,46 @@ pub struct Settings {
     pub gratuitous_interval: u32,
 }
 
+/// What a minority of the speakers does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fencing {
+    /// It announces.
+    None,
+    /// It is silent.
+    Quorum,
+}
+
+/// A text that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl std::str::FromStr for Hidden {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
 impl Settings {
+    /// Between two heartbeats of the membership.
+    #[must_use]
+    pub fn membership_heartbeat(&self) -> Duration {
+        Duration::from_millis(self.membership_heartbeat)
+    }
+
+    /// A speaker that was silent for this long is dead.
+    #[must_use]
+    pub fn membership_detect(&self) -> Duration {
+        Duration::from_millis(self.membership_detect)
+    }
+
     /// The flags that change decisions.
     #[must_use]
     pub fn options(&self) -> Options {

@@ -1,0 +1,263 @@
+//! The loop: datagrams in, datagrams out, one deadline.
+//!
+//! What has come is read before a deadline counts as missed: after a stall of ours the others' heartbeats wait in the
+//! socket. But not for ever: a flood may take [`BUDGET`], then the deadlines are looked at.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use patina_runtime::tasks::Shutdown;
+use patina_speaker_core::membership::envelope::{Content, Envelope, KeyId, Keyring};
+use patina_speaker_core::membership::{Event, Input, Membership, Output, State};
+use patina_speaker_core::view::Member;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::key::Source;
+use super::metrics::MembershipMetrics;
+use super::socket::Sockets;
+use super::sys;
+use crate::deadline::until;
+use crate::fence::Fence;
+
+/// Longer than any datagram of ours; the rest of a longer one is not needed to refuse it.
+const LONGEST: usize = 2048;
+/// Datagrams, and time, that may pass before the deadlines are looked at.
+const BUDGET: usize = 2048;
+const BUDGET_TIME: Duration = Duration::from_millis(5);
+/// The clock is read once for so many datagrams.
+const BATCH: usize = 32;
+/// After the end of the process was asked for, somebody should say farewell for us. Else we do it at last.
+const LAST_FAREWELL: Duration = Duration::from_millis(1500);
+
+/// The machines and everything that they are driven with.
+#[derive(Debug)]
+pub struct Driver {
+    pub(super) machine: Membership,
+    pub(super) envelope: Envelope,
+    pub(super) sockets: Sockets,
+    pub(super) fence: Fence,
+    pub(super) metrics: MembershipMetrics,
+    pub(super) source: Source,
+    /// Those that were told to the log and the metric.
+    pub(super) keys: Vec<KeyId>,
+    pub(super) port: u16,
+    pub(super) state: watch::Sender<State>,
+    pub(super) bell: Arc<Notify>,
+    pub(super) peers: watch::Receiver<BTreeSet<IpAddr>>,
+    pub(super) said: watch::Receiver<Member>,
+    pub(super) hints: mpsc::Receiver<String>,
+    pub(super) leaves: watch::Receiver<bool>,
+}
+
+/// What woke us, beside datagrams and deadlines.
+enum Wake {
+    Datagrams,
+    Time,
+    Peers,
+    Say,
+    Hint(String),
+    Keys(Keyring),
+    Leave,
+}
+
+impl Driver {
+    /// Runs until it is told to leave; then says farewell and ends. When it is dropped before, it is just silent, as a
+    /// process that was killed.
+    ///
+    /// # Errors
+    /// The sockets cannot be waited for.
+    pub async fn run(mut self, mut shutdown: Shutdown) -> std::io::Result<()> {
+        if let Err(error) = sys::raise_priority() {
+            tracing::debug!("the membership's thread has no raised priority: {error}");
+        }
+        let readiness = self.sockets.readiness()?;
+        let (tell, mut keyrings) = mpsc::channel(1);
+        let follower = tokio::task::spawn_local(self.source.clone().follow(tell));
+        let mut buffer = vec![0; LONGEST];
+        let mut end = None;
+        // What is known already is not awaited: a change is told by `changed` below.
+        self.peers.mark_changed();
+        self.said.mark_changed();
+        loop {
+            let more = self.step(&mut buffer);
+            if !more {
+                readiness.clear();
+            }
+            let deadline = self.machine.poll_timeout();
+            let wake = tokio::select! {
+                biased;
+                () = until(deadline) => Wake::Time,
+                () = std::future::ready(()), if more => Wake::Datagrams,
+                left = left(&mut self.leaves) => left,
+                Ok(()) = self.said.changed() => Wake::Say,
+                Ok(()) = self.peers.changed() => Wake::Peers,
+                Some(node) = self.hints.recv() => Wake::Hint(node),
+                Some(keyring) = keyrings.recv() => Wake::Keys(keyring),
+                () = shutdown.requested(), if end.is_none() => {
+                    end = Some(Instant::now() + LAST_FAREWELL);
+                    Wake::Time
+                }
+                () = until(end) => Wake::Leave,
+                () = readiness.readable() => Wake::Datagrams,
+            };
+            if self.wake(wake, &mut buffer) {
+                break;
+            }
+            // The follower of the key lives on this thread.
+            tokio::task::yield_now().await;
+        }
+        follower.abort();
+        self.fence.set(None);
+        Ok(())
+    }
+
+    /// True: we have left.
+    fn wake(&mut self, wake: Wake, buffer: &mut [u8]) -> bool {
+        let input = match wake {
+            Wake::Datagrams | Wake::Time => return false,
+            Wake::Peers => Input::Peers(self.places()),
+            Wake::Say => Input::Say(self.said.borrow_and_update().clone()),
+            Wake::Hint(node) => Input::Hint { node },
+            Wake::Leave => Input::Leave,
+            Wake::Keys(keyring) => {
+                self.envelope.rotate(Instant::now(), keyring);
+                return false;
+            }
+        };
+        // What came while we were away is older than this.
+        self.receive(buffer);
+        let leave = input == Input::Leave;
+        self.machine.handle(Instant::now(), input);
+        self.follow();
+        leave
+    }
+
+    /// Reads what has come, then minds the deadline. True when there is more to read.
+    fn step(&mut self, buffer: &mut [u8]) -> bool {
+        let more = self.receive(buffer);
+        let now = Instant::now();
+        if self.machine.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.machine.handle_timeout(now);
+        }
+        self.follow();
+        more
+    }
+
+    /// True when the budget ended before the datagrams did.
+    fn receive(&mut self, buffer: &mut [u8]) -> bool {
+        let began = Instant::now();
+        let mut now = began;
+        for count in 1..=BUDGET {
+            let Some(received) = self.sockets.receive(buffer) else { return false };
+            let Ok((length, from)) = received else { continue };
+            self.metrics.received();
+            let datagram = buffer.get(..length).unwrap_or_default();
+            self.open(now, from, datagram);
+            if count % BATCH == 0 {
+                self.follow();
+                now = Instant::now();
+                if now.saturating_duration_since(began) > BUDGET_TIME {
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    fn open(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        match self.envelope.open(now, from, datagram) {
+            Ok(opened) => {
+                for reply in opened.replies {
+                    self.send(from, &reply);
+                }
+                match opened.content {
+                    Content::Message(message) => self.machine.handle(now, Input::Received { from, message }),
+                    Content::Greeting => {}
+                    Content::OtherStart => self.metrics.other_start(),
+                }
+            }
+            Err(refused) => self.metrics.refused(refused),
+        }
+    }
+
+    /// Does what the machine wants, and shows what it knows.
+    fn follow(&mut self) {
+        // First of all: a lease that is not prolonged in time is an outage.
+        self.fence.set(self.machine.answer_until());
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Send { to, message } => {
+                    let datagram = self.envelope.seal(Instant::now(), to, &message);
+                    self.send(to, &datagram);
+                }
+                Output::Event(event) => {
+                    say(&event);
+                    self.metrics.event(&event);
+                }
+            }
+        }
+        let now = self.machine.state();
+        let changed = self.state.send_if_modified(|state| {
+            let changed = *state != now;
+            if changed {
+                *state = now;
+            }
+            changed
+        });
+        if changed {
+            self.bell.notify_one();
+            self.metrics.state(&self.state.borrow());
+        }
+        if !self.envelope.key_ids().eq(self.keys.iter().copied()) {
+            self.keys = self.envelope.key_ids().collect();
+            tracing::info!(keys = ?self.keys, "keys of the membership, the newest first");
+            self.metrics.keys(self.keys.first().copied(), self.keys.iter().copied());
+        }
+    }
+
+    fn send(&self, to: SocketAddr, datagram: &[u8]) {
+        let sent = self.sockets.send(to, datagram);
+        if let Err(error) = &sent {
+            tracing::trace!(%to, "not sent: {error}");
+        }
+        self.metrics.sent(sent.is_ok());
+    }
+
+    fn places(&mut self) -> BTreeSet<SocketAddr> {
+        let peers = self.peers.borrow_and_update();
+        peers
+            .iter()
+            .filter(|ip| self.sockets.is_peer(**ip))
+            .map(|ip| SocketAddr::new(*ip, self.port))
+            .collect()
+    }
+}
+
+/// Returns when it is time to leave; also when nobody is left who could say so.
+async fn left(leaves: &mut watch::Receiver<bool>) -> Wake {
+    let _nobody = leaves.wait_for(|leave| *leave).await;
+    Wake::Leave
+}
+
+fn say(event: &Event) {
+    use patina_speaker_core::membership::Down;
+    match event {
+        Event::Up { node } => tracing::info!(node, "speaker is up"),
+        Event::Down { node, cause: Down::Silent(time) } => {
+            tracing::warn!(node, "speaker is down: silent for {} ms", time.as_millis());
+        }
+        Event::Down { node, cause: Down::Reported { by } } => {
+            let by = if by.is_empty() { "several" } else { by };
+            tracing::warn!(node, by, "speaker is down: reported by another speaker");
+        }
+        Event::Down { node, cause: Down::Left } => tracing::info!(node, "speaker has left"),
+        Event::Said { node } => tracing::debug!(node, "speaker says something new of itself"),
+        Event::Fenced => {
+            tracing::warn!("fenced: this speaker stalled or is in a minority, and answers nothing")
+        }
+        Event::Unfenced => tracing::info!("no longer fenced"),
+        Event::Joined => tracing::info!("the membership's first round is through"),
+    }
+}
