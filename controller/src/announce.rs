@@ -114,15 +114,17 @@ fn allocated(status: bool, reason: &'static str, message: String) -> Condition {
     Condition { type_: keys::CONDITION_ALLOCATED, status, reason, message }
 }
 
-/// Nobody announces the address: a foreign host has it.
+/// Nobody announces the address, or not alone: a foreign host has it.
 fn conflict(notice: &Notice) -> Option<Condition> {
     let Notice::HoldsBarred { address, bar: Bar::Network(UsedBy::Host(conflict)) } = notice else {
         return None;
     };
-    let message = format!(
-        "{address} is {conflict}; it is not announced until that host lets go of it. Take it from that host, or give the \
-         Service another address"
-    );
+    let so = match conflict.before_use {
+        Some(_) => "it is not announced until that host lets go of it",
+        None => "the node defends it, and clients reach either of the two",
+    };
+    let message =
+        format!("{address} is {conflict}; {so}. Take it from that host, or give the Service another address");
     Some(Condition { type_: keys::CONDITION_ANNOUNCED, status: false, reason: "AddressConflict", message })
 }
 

@@ -55,8 +55,9 @@ pub struct AddressConflictSpec {
     #[schemars(extend("format" = "date-time"))]
     pub first_seen: String,
 
-    /// The speaker had announced the address before it saw the other host. False: it was found by the probes before the
-    /// first announcement; then the controller gives the Service another address, if the pool chose this one.
+    /// The speaker announces the address, and defends it; clients reach either of the two. False: the other host answered when
+    /// the speaker asked whether the address is free, and it is not announced; the controller then gives the Service another
+    /// one, if the pool chose this one and it was never in use.
     #[serde(default, skip_serializing_if = "super::is_false")]
     pub in_use: bool,
 }
