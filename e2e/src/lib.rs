@@ -25,6 +25,7 @@ pub mod report;
 pub mod rundir;
 pub mod stranger;
 pub mod tools;
+pub mod traffic;
 pub mod wait;
 
 /// Logs of the lab itself go to standard error; `RUST_LOG` says how much (default: warnings, and what the lab does; not

@@ -64,7 +64,7 @@ fn look_around(lab: &View) -> Result<()> {
 /// The life of a lab that `up` started: until SIGTERM.
 pub(super) fn serve(nodes: u8, name: &str, bare: bool) -> Result<()> {
     tracing_to_stderr();
-    let options = Options { name: Some(name.to_owned()), nodes, install: !bare };
+    let options = Options { name: Some(name.to_owned()), nodes, install: !bare, ..Options::default() };
     // `up` may have gone away; nobody has to hear it.
     let say = |line: &str| drop(writeln!(std::io::stdout(), "{line}"));
     let lab = Lab::up(options, say)?;

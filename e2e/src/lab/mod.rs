@@ -15,7 +15,7 @@ pub mod view;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -51,11 +51,13 @@ pub struct Options {
     pub nodes: u8,
     /// Whether Patina is installed from the chart's rendered default.
     pub install: bool,
+    /// The directory of our programs; `None`: Cargo's debug build, brought up to date.
+    pub programs: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { name: None, nodes: 3, install: true }
+        Self { name: None, nodes: 3, install: true, programs: None }
     }
 }
 
@@ -234,7 +236,7 @@ impl Parts {
         })
         .await?;
         step("the API server and the controller-manager are at work");
-        let programs = if options.install { programs()? } else { BTreeMap::new() };
+        let programs = if options.install { programs(options.programs.as_deref())? } else { BTreeMap::new() };
         let setup = Setup { plan: plan.clone(), run: Arc::clone(run), programs, stand_in: stand_in()? };
         let kubelet = Kubelet::start(plane.client(), setup).await?;
         let proxy = plane.kubeconfig_for_user("system:kube-proxy", &[])?;
@@ -292,9 +294,10 @@ async fn nodes_ready(plane: &ControlPlane, plan: &Plan) -> Result<()> {
 }
 
 /// Our programs by the names that the image has for them.
-fn programs() -> Result<BTreeMap<String, PathBuf>> {
+fn programs(built: Option<&Path>) -> Result<BTreeMap<String, PathBuf>> {
     let names = ["patina-controller", "patina-speaker"];
-    names.into_iter().map(|name| Ok((format!("/{name}"), binaries::path(name)?))).collect()
+    let find = |name| built.map_or_else(|| binaries::path(name), |dir| Ok(dir.join(name)));
+    names.into_iter().map(|name| Ok((format!("/{name}"), find(name)?))).collect()
 }
 
 /// The `lab` program: this one, or Cargo's build beside the running test.

@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::ReceiveTimestampns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
+use socket2::SockFilter;
 
 use crate::neighbour::{Mac, arp_request, arp_socket};
 use crate::netns::Netns;
@@ -58,6 +59,8 @@ impl Prober {
         });
         let (socket, mac) = client.run(arp_socket)??;
         setsockopt(&socket, ReceiveTimestampns, &true).context("SO_TIMESTAMPNS")?;
+        // A flood of requests must not push the answers out of our queue.
+        socket.attach_filter(&ANSWERS).context("SO_ATTACH_FILTER")?;
         let asker = Asker { socket, mac, from, shared: Arc::clone(&shared) };
         let thread = std::thread::Builder::new().name("prober".into()).spawn(move || {
             make_urgent();
@@ -229,6 +232,24 @@ impl Asker {
         Ok(all)
     }
 }
+
+/// A kernel filter for ARP (linux/filter.h): replies, and requests whose sender and target address are the same.
+const ANSWERS: [SockFilter; 8] = [
+    SockFilter::new(LD_HALF, 0, 0, 20),           // operation
+    SockFilter::new(JUMP_EQUAL, 5, 0, 2),         // reply: take it
+    SockFilter::new(LD_WORD, 0, 0, 38),           // target address
+    SockFilter::new(TO_X, 0, 0, 0),               //
+    SockFilter::new(LD_WORD, 0, 0, 28),           // sender address
+    SockFilter::new(JUMP_EQUAL_X, 1, 0, 0),       // the same: take it
+    SockFilter::new(RETURN, 0, 0, 0),             //
+    SockFilter::new(RETURN, 0, 0, 128),           //
+];
+const LD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+const LD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const TO_X: u16 = 0x07; // BPF_MISC | BPF_TAX
+const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JUMP_EQUAL_X: u16 = 0x1d; // BPF_JMP | BPF_JEQ | BPF_X
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 /// Which address a frame says its sender has: a reply to `us`, or a gratuitous ARP (RFC 5227 3: sender and target address are
 /// the same; as request or as reply). An ARP probe has no sender address and says nothing.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use patina_e2e::lan::Cut;
 use patina_e2e::neighbour::Mac;
 use patina_e2e::prober::timeline::{Heard, How, gap};
 use patina_e2e::wait::{self, Seen, secs};
@@ -56,6 +57,11 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
         row("kill_last_ms_10k", worst(&lasts), &format!("until the last of its third is; the slowest run of {:.0?}", lasts)),
         row("kill_last_answer_ms_10k", worst(&answers), "until each was asked for and answered by another (each is asked for every 200 ms); the slowest run"),
     ]);
+    // One is left, with all of them.
+    for node in 1..SPEAKERS {
+        stage.lan.node_mut(node)?.terminate(secs(5));
+        stage.lan.cut(node, Cut::Carrier)?;
+    }
     settled(stage).await?;
     foreign::flood(stage, "_10k", "10,000 addresses", rows).await
 }
