@@ -1,8 +1,8 @@
-//! Kubernetes objects in the core's words, and what of them is kept at all.
+//! Kubernetes objects in the core's words.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt as _;
 use patina_crds::keys;
@@ -50,10 +50,9 @@ pub fn service_id(service: &Service) -> ServiceId {
     ServiceId::new(service.namespace().unwrap_or_default(), service.name_any())
 }
 
-/// The Service that a slice belongs to; `None` when it belongs to none.
-pub fn slice_owner(slice: &EndpointSlice) -> Option<ServiceId> {
-    let name = slice.labels().get(keys::SERVICE_NAME)?;
-    Some(ServiceId::new(slice.namespace().unwrap_or_default(), name))
+/// The name of the Service that a slice belongs to; `None` when it belongs to none.
+pub fn slice_service(slice: &EndpointSlice) -> Option<&str> {
+    slice.labels().get(keys::SERVICE_NAME).map(String::as_str)
 }
 
 /// The distinct kinds of endpoint of each Service: which nodes have one, usable or not.
@@ -63,7 +62,8 @@ pub fn endpoints<'a>(
     let mut words = Words::default();
     let mut found: BTreeMap<ServiceId, Vec<EndpointView>> = BTreeMap::new();
     for slice in slices {
-        let Some(owner) = slice_owner(slice) else { continue };
+        let Some(service) = slice_service(slice) else { continue };
+        let owner = ServiceId::new(slice.namespace().unwrap_or_default(), service);
         found.entry(owner).or_default().extend(slice_endpoints(slice, &mut words));
     }
     for endpoints in found.values_mut() {
@@ -98,85 +98,6 @@ pub fn node(node: &Node) -> NodeView {
     }
 }
 
-/// Keeps of a Service what [`service`] reads.
-pub fn prune_service(service: &mut Service) {
-    let meta = &mut service.metadata;
-    meta.managed_fields = None;
-    if let Some(annotations) = &mut meta.annotations {
-        annotations.retain(|key, _| {
-            keys::PREFIXES.iter().any(|p| key.strip_prefix(p).is_some_and(|r| r.starts_with('/')))
-        });
-    }
-    if let Some(spec) = &mut service.spec {
-        let kept = std::mem::take(spec);
-        spec.type_ = kept.type_;
-        spec.external_traffic_policy = kept.external_traffic_policy;
-        spec.load_balancer_class = kept.load_balancer_class;
-    }
-    if let Some(status) = &mut service.status {
-        status.conditions = None;
-    }
-}
-
-/// Keeps of a slice what [`endpoints`] reads.
-pub fn prune_slice(slice: &mut EndpointSlice) {
-    slice.metadata.managed_fields = None;
-    slice.metadata.annotations = None;
-    slice.metadata.owner_references = None;
-    if let Some(labels) = &mut slice.metadata.labels {
-        labels.retain(|key, _| key == keys::SERVICE_NAME);
-    }
-    slice.ports = None;
-    for endpoint in &mut slice.endpoints {
-        let kept = std::mem::take(endpoint);
-        endpoint.conditions = kept.conditions;
-        endpoint.node_name = kept.node_name;
-    }
-}
-
-/// Keeps of a node what [`node`] reads.
-pub fn prune_node(node: &mut Node) {
-    node.metadata.managed_fields = None;
-    if let Some(annotations) = &mut node.metadata.annotations {
-        annotations.retain(|key, _| key == keys::DRAIN);
-    }
-    node.metadata.owner_references = None;
-    node.spec = None;
-    if let Some(status) = &mut node.status {
-        let conditions = status.conditions.take().unwrap_or_default();
-        *status = Default::default();
-        // Heartbeat times would make each report of the kubelet a different object.
-        status.conditions = Some(
-            conditions
-                .into_iter()
-                .filter(|condition| condition.type_ == "NetworkUnavailable")
-                .map(|condition| k8s_openapi::api::core::v1::NodeCondition {
-                    type_: condition.type_,
-                    status: condition.status,
-                    ..Default::default()
-                })
-                .collect(),
-        );
-    }
-}
-
-/// Keeps of a Pod what [`crate::members`] reads.
-pub fn prune_pod(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
-    if let Some(spec) = &mut pod.spec {
-        let kept = std::mem::take(spec);
-        spec.node_name = kept.node_name;
-    }
-    if let Some(status) = &mut pod.status {
-        let kept = std::mem::take(status);
-        status.conditions = kept.conditions;
-        status.phase = kept.phase;
-        status.pod_ip = kept.pod_ip;
-        status.pod_ips = kept.pod_ips;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use patina_crds::selector::LabelSet as _;
@@ -185,11 +106,8 @@ mod tests {
     use super::*;
 
     fn service_of(value: Value) -> ServiceView {
-        let mut object: Service = serde_json::from_value(value).unwrap();
-        let whole = service(&object, Vec::new());
-        prune_service(&mut object);
-        assert_eq!(service(&object, Vec::new()), whole, "pruning lost something");
-        whole
+        let object: Service = serde_json::from_value(value).unwrap();
+        service(&object, Vec::new())
     }
 
     #[test]
@@ -230,14 +148,12 @@ mod tests {
 
     #[test]
     fn endpoints_of_all_slices_of_a_service_come_together() {
-        let slice = |name: &str, endpoints: Value| {
-            let mut slice: EndpointSlice = serde_json::from_value(json!({
+        let slice = |name: &str, endpoints: Value| -> EndpointSlice {
+            serde_json::from_value(json!({
                 "metadata": { "namespace": "d", "name": name, "labels": { "kubernetes.io/service-name": "web" } },
                 "addressType": "IPv4", "endpoints": endpoints,
             }))
-            .unwrap();
-            prune_slice(&mut slice);
-            slice
+            .unwrap()
         };
         let slices = [
             slice(
@@ -265,14 +181,13 @@ mod tests {
     #[test]
     fn a_node_comes_with_labels_and_its_network() {
         let node_of = |status: &str| {
-            let mut object: Node = serde_json::from_value(json!({
+            let object: Node = serde_json::from_value(json!({
                 "metadata": { "name": "a", "labels": { "rack": "1" } },
                 "status": { "conditions": [
                     { "type": "Ready", "status": "True" }, { "type": "NetworkUnavailable", "status": status },
                 ] },
             }))
             .unwrap();
-            prune_node(&mut object);
             node(&object)
         };
         assert!(node_of("True").network_unavailable);

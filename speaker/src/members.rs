@@ -5,30 +5,49 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 
 /// Label selector of our Pods when `--ml-labels` is not given.
 pub const DEFAULT_LABELS: &str = "app.kubernetes.io/component=speaker";
 
-/// The nodes of the live ones among these speaker Pods.
-pub fn members<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> BTreeSet<String> {
-    pods.into_iter().filter(|pod| is_live(pod)).filter_map(node).collect()
+/// What is kept of a speaker's Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpeakerPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: Option<String>,
+    /// The node that it runs on; `None` before it is known.
+    pub node: Option<String>,
+    /// Ready, and not being deleted.
+    pub live: bool,
+    /// It has run its course and comes back no more.
+    pub ended: bool,
+    /// Of both families.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
-/// Where the speakers of other nodes can be reached: every address of every Pod among these that has not ended, Ready
-/// or not. For the first contact only: who lives, the membership finds out.
-pub fn peers<'a>(pods: impl IntoIterator<Item = &'a Pod>, our_node: &str) -> BTreeSet<IpAddr> {
-    pods.into_iter()
-        .filter(|pod| !has_ended(pod) && node(pod).as_deref() != Some(our_node))
-        .flat_map(addresses)
-        .collect()
+impl SpeakerPod {
+    /// The Pod in these words.
+    pub fn of(pod: &Pod) -> Self {
+        let conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+        let ready = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        Self {
+            namespace: pod.namespace().unwrap_or_default(),
+            name: pod.name_any(),
+            uid: pod.uid(),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            live: ready && pod.metadata.deletion_timestamp.is_none(),
+            ended: matches!(phase, Some("Succeeded" | "Failed")),
+            addresses: addresses(pod).collect(),
+        }
+    }
 }
 
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-/// Both families; `podIP` is the first of `podIPs` wherever that exists.
+/// `podIP` is the first of `podIPs` wherever these exist.
 fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
     let status = pod.status.as_ref();
     let all = status.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
@@ -36,14 +55,18 @@ fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
     all.iter().map(|ip| ip.ip.as_str()).chain(first).filter_map(|text| text.parse().ok())
 }
 
-fn is_live(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+/// The nodes of the live ones among these speaker Pods.
+pub fn members<'a>(pods: impl IntoIterator<Item = &'a SpeakerPod>) -> BTreeSet<String> {
+    pods.into_iter().filter(|pod| pod.live).filter_map(|pod| pod.node.clone()).collect()
 }
 
-fn node(pod: &Pod) -> Option<String> {
-    pod.spec.as_ref()?.node_name.clone()
+/// Where the speakers of other nodes can be reached: every address of every Pod among these that has not ended, Ready
+/// or not. For the first contact only: who lives, the membership finds out.
+pub fn peers<'a>(pods: impl IntoIterator<Item = &'a SpeakerPod>, our_node: &str) -> BTreeSet<IpAddr> {
+    pods.into_iter()
+        .filter(|pod| !pod.ended && pod.node.as_deref() != Some(our_node))
+        .flat_map(|pod| pod.addresses.iter().copied())
+        .collect()
 }
 
 #[cfg(test)]
@@ -52,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(node: Option<&str>, ready: &str, deleting: bool) -> Pod {
+    fn pod(node: Option<&str>, ready: &str, deleting: bool) -> SpeakerPod {
         let mut pod = json!({
             "metadata": { "name": "speaker" },
             "spec": { "containers": [], "nodeName": node },
@@ -61,7 +84,7 @@ mod tests {
         if deleting {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
-        serde_json::from_value(pod).unwrap()
+        SpeakerPod::of(&serde_json::from_value(pod).unwrap())
     }
 
     #[test]
@@ -82,25 +105,27 @@ mod tests {
     fn a_peer_is_every_address_of_a_pod_elsewhere_that_has_not_ended() {
         let pod = |node: &str, phase: &str, ips: &[&str]| {
             let ips: Vec<_> = ips.iter().map(|ip| json!({ "ip": ip })).collect();
-            let mut pod: Pod = serde_json::from_value(json!({
+            let pod: Pod = serde_json::from_value(json!({
                 "metadata": { "name": "speaker", "deletionTimestamp": "2026-01-01T00:00:00Z" },
                 "spec": { "containers": [{ "name": "speaker" }], "nodeName": node },
                 "status": { "phase": phase, "podIP": ips.first().map(|ip| &ip["ip"]), "podIPs": ips },
             }))
             .unwrap();
-            crate::convert::prune_pod(&mut pod);
             pod
         };
         let mut old = pod("d", "Running", &["192.0.2.4"]);
         old.status.as_mut().unwrap().pod_ips = None;
-        let pods = [
+        let pods: Vec<SpeakerPod> = [
             pod("a", "Running", &["192.0.2.1"]),
             pod("b", "Pending", &["192.0.2.2", "2001:db8::2"]),
             pod("c", "Failed", &["192.0.2.3"]),
             old,
             pod("e", "Pending", &[]),
             pod("f", "Running", &["no address"]),
-        ];
+        ]
+        .iter()
+        .map(SpeakerPod::of)
+        .collect();
         let expected = ["192.0.2.2", "192.0.2.4", "2001:db8::2"].map(|ip| ip.parse().unwrap());
         assert_eq!(peers(&pods, "a"), BTreeSet::from(expected));
     }

@@ -1,41 +1,45 @@
 //! What the API server knows of Services, endpoints, nodes and speaker Pods, in the core's words. Kubernetes objects
-//! come no further than this directory.
+//! come no further than this directory, and are dropped as they arrive: the watches keep [`rows`] of a few words.
 
+mod merge;
+mod rows;
 pub mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Config as Scope;
 use kube::{Api, Client};
 use patina_crds::keys;
 use patina_runtime::http::Health;
 use patina_runtime::tasks::Tasks;
-use patina_runtime::watch::{Watchable, Watched};
-use patina_speaker_core::view::{EndpointView, Member, Members, NodeView, ServiceId, ServiceView};
+use patina_runtime::watch::{Row, Watchable, Watched};
+use patina_speaker_core::view::{Member, Members, NodeView, ServiceId, ServiceView};
 use tokio::sync::{Notify, watch};
 
-use crate::convert;
 use crate::members;
 use crate::settings::Settings;
+use rows::{NodeRow, PodRow, ServiceRow, SliceRow};
+use words::Words;
 
 /// The watches and what was last made of them.
 #[derive(Debug)]
 pub struct Cluster {
-    services: Watched<Service>,
-    slices: Watched<EndpointSlice>,
-    nodes: Watched<Node>,
+    services: Watched<Service, ServiceRow>,
+    slices: Watched<EndpointSlice, SliceRow>,
+    nodes: Watched<Node, NodeRow>,
     /// `None`: `--ml-labels` is empty, and every known node is taken to run a speaker.
-    pods: Option<Watched<Pod>>,
+    pods: Option<Watched<Pod, PodRow>>,
     /// Name of this node.
     node: String,
     peers: watch::Sender<BTreeSet<IpAddr>>,
     seen: Generations,
     views: Views,
-    endpoints: BTreeMap<ServiceId, Vec<EndpointView>>,
+    /// Of endpoints that come from several slices.
+    words: Words,
 }
 
 /// What decisions are made from.
@@ -75,29 +79,27 @@ impl Cluster {
         let speakers = Scope::default().labels(&settings.ml_labels);
         let all = Api::all(client.clone());
         let pods = Api::namespaced(client.clone(), &settings.common.namespace);
+        let bell = || Arc::clone(bell);
+        let (mut words, mut more) = (Words::default(), Words::default());
+        let service = move |service: Service| ServiceRow::of(&service, &mut words);
+        let slice = move |slice: EndpointSlice| SliceRow::of(&slice, &mut more);
         Self {
-            services: Watched::start(all, balancers, convert::prune_service, Arc::clone(bell), tasks),
-            slices: Watched::start(
-                Api::all(client.clone()),
-                slices,
-                convert::prune_slice,
-                Arc::clone(bell),
-                tasks,
-            ),
-            nodes: Watched::start(
+            services: Watched::start_as(all, balancers, service, bell(), tasks),
+            slices: Watched::start_as(Api::all(client.clone()), slices, slice, bell(), tasks),
+            nodes: Watched::start_as(
                 Api::all(client.clone()),
                 Scope::default(),
-                convert::prune_node,
-                Arc::clone(bell),
+                |node: Node| NodeRow::of(&node),
+                bell(),
                 tasks,
             ),
             pods: (!settings.ml_labels.is_empty())
-                .then(|| Watched::start(pods, speakers, convert::prune_pod, Arc::clone(bell), tasks)),
+                .then(|| Watched::start_as(pods, speakers, |pod: Pod| PodRow::of(&pod), bell(), tasks)),
             node: settings.node_name.clone(),
             peers: watch::Sender::default(),
             seen: Generations::default(),
             views: Views::default(),
-            endpoints: BTreeMap::new(),
+            words: Words::default(),
         }
     }
 
@@ -129,15 +131,11 @@ impl Cluster {
             pods: self.pods.as_ref().map_or(0, Watched::generation),
         };
         let mut changed = false;
-        let mut services_changed = now.services != self.seen.services;
-        if now.slices != self.seen.slices {
-            let slices = self.slices.state();
-            let endpoints = convert::endpoints(slices.iter().map(Arc::as_ref));
-            services_changed |= replace(&mut self.endpoints, endpoints);
-        }
-        if services_changed {
-            let services = self.service_views();
-            changed |= replace(&mut self.views.services, services);
+        if (now.services, now.slices) != (self.seen.services, self.seen.slices) {
+            let views = self
+                .services
+                .read(|services| self.slices.read(|slices| merge::views(services, slices, &mut self.words)));
+            changed |= replace(&mut self.views.services, views);
         }
         if now.nodes != self.seen.nodes {
             let nodes = self.node_views();
@@ -174,47 +172,37 @@ impl Cluster {
     /// The Pod of this name, if it is known.
     #[must_use]
     pub fn pod(&self, namespace: &str, name: &str) -> Option<PodIdentity> {
-        let pod = self.pods.as_ref()?.get(namespace, name)?;
-        Some(PodIdentity { name: name.to_owned(), uid: pod.metadata.uid.clone()? })
+        let PodRow(pod) = self.pods.as_ref()?.get(namespace, name)?;
+        Some(PodIdentity { name: name.to_owned(), uid: pod.uid.clone()? })
     }
 
     /// The reference that events about this Service carry.
     #[must_use]
-    pub fn service_reference(&self, id: &ServiceId) -> Option<k8s_openapi::api::core::v1::ObjectReference> {
-        use kube::Resource as _;
-        Some(self.services.get(&id.namespace, &id.name)?.object_ref(&()))
-    }
-
-    fn service_views(&self) -> Vec<ServiceView> {
-        let mut views: Vec<_> = self
-            .services
-            .state()
-            .iter()
-            .map(|service| {
-                let endpoints =
-                    self.endpoints.get(&convert::service_id(service)).cloned().unwrap_or_default();
-                convert::service(service, endpoints)
-            })
-            .collect();
-        views.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        views
+    pub fn service_reference(&self, id: &ServiceId) -> Option<ObjectReference> {
+        let service = self.services.get(&id.namespace, &id.name)?;
+        Some(ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(id.namespace.clone()),
+            name: Some(id.name.clone()),
+            uid: Some(service.uid.to_string()),
+            ..ObjectReference::default()
+        })
     }
 
     fn node_views(&self) -> Vec<NodeView> {
-        let mut views: Vec<_> = self.nodes.state().iter().map(|node| convert::node(node)).collect();
-        views.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        views
+        self.nodes.read(|nodes| nodes.iter().map(|NodeRow(node)| NodeView::clone(node)).collect())
     }
 
     fn find_peers(&self) {
         let Some(pods) = &self.pods else { return };
-        let found = members::peers(pods.state().iter().map(Arc::as_ref), &self.node);
+        let found = pods.read(|pods| members::peers(pods.iter().map(|PodRow(pod)| &**pod), &self.node));
         self.peers.send_if_modified(|known| replace(known, found));
     }
 
     fn members(&self) -> Members {
         match &self.pods {
-            Some(pods) => live(members::members(pods.state().iter().map(Arc::as_ref))),
+            Some(pods) => live(pods.read(|pods| members::members(pods.iter().map(|PodRow(pod)| &**pod)))),
             None => live(self.views.nodes.iter().map(|node| node.name.clone())),
         }
     }
@@ -225,7 +213,7 @@ fn live(names: impl IntoIterator<Item = String>) -> Members {
     names.into_iter().map(|name| (name, Member::default())).collect()
 }
 
-fn ready_when_synced<K: Watchable>(health: &Health, part: &str, watched: &Watched<K>) {
+fn ready_when_synced<K: Watchable, V: Row>(health: &Health, part: &str, watched: &Watched<K, V>) {
     let watched = watched.clone();
     health.add(part, move || watched.readiness());
 }
