@@ -9,7 +9,7 @@ use super::services::Claim;
 #[derive(Debug)]
 pub(super) struct Group<'a> {
     /// The text that the election hashes.
-    pub(super) first_ingress: String,
+    pub(super) first_ingress: &'a str,
     pub(super) claims: Vec<Claim<'a>>,
 }
 
@@ -35,12 +35,12 @@ pub(super) fn groups(claims: Vec<Claim<'_>>) -> Vec<Group<'_>> {
 }
 
 /// The text of the lowest first address, IPv4 before IPv6; of two spellings of one address the smaller.
-fn first_ingress(claims: &[Claim<'_>]) -> String {
+fn first_ingress<'a>(claims: &[Claim<'a>]) -> &'a str {
     claims
         .iter()
         .filter_map(|claim| Some((*claim.service.ingress.first()?, claim.service.ingress_text.as_str())))
         .min()
-        .map(|(_, text)| text.to_owned())
+        .map(|(_, text)| text)
         .unwrap_or_default()
 }
 

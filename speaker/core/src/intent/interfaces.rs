@@ -1,7 +1,6 @@
 //! On which interfaces of this node a Service is announced.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use patina_crds::config::L2Advertisement;
 use patina_crds::net::Family;
@@ -33,13 +32,12 @@ impl Selection {
         *self == Self::All
     }
 
-    /// The selected interfaces on which `ip` can be announced; never an empty list.
+    /// The selected interfaces on which addresses of the family can be announced; never an empty list.
     pub(super) fn usable<'v>(
         &self,
-        ip: IpAddr,
+        family: Family,
         interfaces: &'v [InterfaceView],
     ) -> Result<Vec<&'v InterfaceView>, WhyNot> {
-        let family = Family::of(ip);
         let mut usable = Vec::new();
         let mut unusable = BTreeMap::new();
         for interface in interfaces.iter().filter(|interface| self.selects(&interface.name)) {
@@ -57,7 +55,8 @@ impl Selection {
         }
     }
 
-    fn selects(&self, name: &str) -> bool {
+    /// Whether it is one of them.
+    pub(super) fn selects(&self, name: &str) -> bool {
         match self {
             Self::All => true,
             Self::Named(names) => names.contains(name),

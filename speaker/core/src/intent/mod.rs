@@ -4,9 +4,12 @@
 //! Service ── ours? address in a pool? covered by an L2Advertisement? ── no ──> WhyNot (about the Service)
 //!    │ yes
 //! group: Services that share an address
-//!    │  candidates: node selected by an advertisement, not excluded, network available, live speaker,
-//!    │              and an endpoint (Local: of its own; Cluster: any)
-//!    └─ order (l2::election) ── first is another node ──> WhyNot::NotOwner
+//!    │  fit: node selected by an advertisement, not excluded, network available, live speaker that has started,
+//!    │       and an endpoint (Local: of its own; Cluster: any)
+//!    │  candidates: of the fit nodes those with the best link to an address: an interface in its subnet, else any
+//!    │              usable one, else (nobody has one) all
+//!    │  order: who does more for the group, then preference score and hash (l2::election)
+//!    └─ first is another node ──> WhyNot: what this node lacks, or NotOwner
 //!          │ this node
 //!          └─ its usable interfaces ── none ──> WhyNot::{InterfaceMissing, NoUsableInterface}
 //!                └──> Intent::l2
@@ -18,40 +21,62 @@
 //!   address is lowest (IPv4 before IPv6). With one Service, or with Services that list the same first address, that is
 //!   MetalLB's choice; it depends on who holds the addresses only, so that a change of endpoints does not move them;
 //! - a candidate must be able to serve at least one of the group that has endpoints; one that can serve more of them
-//!   comes first, then score and hash. Sharing rules make their endpoints the same, except while EndpointSlices are
-//!   catching up and for `Local` Services without a selector.
+//!   comes first, then one that can announce more of their addresses, then score and hash. Sharing rules make their
+//!   endpoints the same, except while EndpointSlices are catching up and for `Local` Services without a selector.
 //!
-//! **Interfaces.** A speaker knows its own only. Those of other nodes are taken to be usable: a leader without the
-//! interface stays leader, here as on all others, and says so (`interfaceMissing`), because to step back alone would
-//! leave the address without anybody. When membership carries each node's segments (issue 5), the interface becomes one
-//! more stage of a node's fitness in `nodes.rs`, and nothing else changes.
+//! **Last resorts** ([`LastResort`]) are candidates still, so that an address with one left is never without: a node that
+//! drains comes after all that can do as much, one whose interfaces for the group reach no other speaker after all that
+//! reach one, one whose speaker is about to end after everybody.
+//!
+//! **Interfaces.** Each speaker tells the others of its own; one that tells nothing is taken to have all that is needed. When
+//! no candidate has the interface, the leader by score and hash stays leader, as with MetalLB, and says so
+//! (`interfaceMissing`): to step back would leave nobody to say it.
 
+mod candidates;
 mod groups;
 mod interfaces;
 mod no_route;
 mod nodes;
 pub mod routes;
+mod segments;
 mod services;
+mod shared;
 mod verdict;
 mod why_not;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-pub use verdict::{Candidate, Intent, L2Announcement, Verdict};
+use patina_crds::net::Family;
+
+pub use verdict::{Candidate, Intent, L2Announcement, LastResort, Verdict};
 pub use why_not::WhyNot;
 
-use crate::l2::election::{self, Contender};
+use crate::l2::elector::Elector;
 use crate::view::{ServiceView, Snapshot};
+use candidates::{Candidates, Known, Part, fitness};
 use groups::Group;
 use nodes::{Fitness, Nodes};
 use services::{Claim, Rules};
+use shared::{Orders, Shared};
+
+/// What one decision leaves for the next, so that it is sooner made. An empty one leads to the same intents.
+#[derive(Debug, Default)]
+pub struct Cache {
+    elector: Elector,
+}
 
 /// Decides what this node announces. A function of the snapshot alone: two speakers with equal snapshots name the same
 /// leader for every Service.
 #[must_use]
 pub fn intent(snapshot: &Snapshot<'_>) -> Intent {
+    intent_with(&mut Cache::default(), snapshot)
+}
+
+/// The same, for whoever decides again and again.
+#[must_use]
+pub fn intent_with(cache: &mut Cache, snapshot: &Snapshot<'_>) -> Intent {
     let rules = Rules::new(snapshot.config, snapshot.options);
-    let nodes = Nodes::new(snapshot);
     let mut intent = Intent::default();
     let mut claims = Vec::new();
     for service in snapshot.services {
@@ -63,115 +88,187 @@ pub fn intent(snapshot: &Snapshot<'_>) -> Intent {
             }
         }
     }
+    let nodes = Nodes::new(snapshot);
+    cache.elector.begin(nodes.names());
+    let mut decision = Decision {
+        snapshot,
+        elector: &mut cache.elector,
+        nodes,
+        known: Known::default(),
+        shared: Shared::default(),
+        intent,
+    };
     for group in groups::groups(claims) {
-        decide(snapshot, &nodes, group, &mut intent);
+        decision.decide(group);
     }
+    let intent = decision.intent;
+    cache.elector.end();
     intent
 }
 
-/// Elects for one group and writes the verdicts of its members.
-fn decide(snapshot: &Snapshot<'_>, nodes: &Nodes<'_>, group: Group<'_>, intent: &mut Intent) {
-    let mut barred = Vec::new();
-    let mut active = Vec::new();
-    for claim in group.claims {
-        match claim.barred.clone() {
-            Some(why_not) => barred.push((claim, why_not)),
-            None => {
-                let fitness = nodes.fitness(&claim);
-                active.push((claim, fitness));
-            }
-        }
-    }
-
-    let advertisements = active.iter().flat_map(|(claim, _)| claim.advertisements.iter().copied()).collect();
-    let mut contenders: Vec<Contender<'_>> = Vec::new();
-    for (index, node) in nodes.iter() {
-        let serves = active.iter().filter(|(_, fitness)| fitness.get(index) == Some(&Fitness::Fit)).count();
-        if serves > 0 {
-            contenders.push(Contender { node, score: nodes.score(index, &advertisements), serves });
-        }
-    }
-    election::order(&group.first_ingress, &mut contenders);
-    let leader: Option<Arc<str>> = contenders.first().map(|contender| nodes.name(contender.node));
-    let candidates: Vec<Candidate> = contenders
-        .iter()
-        .take(snapshot.options.max_candidates)
-        .map(|c| Candidate { node: nodes.name(c.node), score: c.score, serves: c.serves })
-        .collect();
-    let elected = |service: &ServiceView| Verdict {
-        leader: leader.clone(),
-        candidates: candidates.clone(),
-        candidate_count: contenders.len(),
-        ..verdict_of(service)
-    };
-
-    for (claim, why_not) in barred {
-        // Whatever bars it, it bars it everywhere: nobody leads it, even where the address answers for another Service.
-        let verdict = Verdict { why_not: Some(why_not), ..verdict_of(claim.service) };
-        intent.verdicts.insert(claim.service.id.clone(), verdict);
-    }
-    for (claim, fitness) in active {
-        let mut verdict = elected(claim.service);
-        match &leader {
-            None => verdict.why_not = Some(nodes.closest(&fitness)),
-            Some(leader) => match nodes.unfit_here(&fitness) {
-                // Also when we lead the group for the sake of its other members.
-                Some(why_not) => verdict.why_not = Some(why_not),
-                None => {
-                    let leads = **leader == *snapshot.node;
-                    if !leads {
-                        verdict.why_not = Some(WhyNot::NotOwner(Arc::clone(leader)));
-                    }
-                    announce(snapshot, nodes, &claim, leads, &mut verdict, intent);
-                }
-            },
-        }
-        intent.verdicts.insert(claim.service.id.clone(), verdict);
-    }
+/// A decision while it is made.
+struct Decision<'a, 'c> {
+    snapshot: &'c Snapshot<'a>,
+    elector: &'c mut Elector,
+    nodes: Nodes<'a>,
+    known: Known,
+    shared: Shared,
+    intent: Intent,
 }
 
-/// This node is a candidate and can serve: puts the addresses on its interfaces, for now (it leads) or for later.
-fn announce(
-    snapshot: &Snapshot<'_>,
-    nodes: &Nodes<'_>,
-    claim: &Claim<'_>,
+/// What the Services of a group have in common.
+struct Elected {
+    candidates: Rc<Candidates>,
+    count: usize,
+    orders: Orders,
+    leader: Option<Arc<str>>,
+    /// This node leads.
     leads: bool,
-    verdict: &mut Verdict,
-    intent: &mut Intent,
-) {
-    let here = nodes.advertisements_here(&claim.advertisements);
-    let failback = here.iter().map(|advertisement| advertisement.failback).max().unwrap_or_default();
-    let selection = interfaces::Selection::of(here);
-    let mut order: Vec<Arc<str>> = verdict.candidates.iter().map(|c| Arc::clone(&c.node)).collect();
-    if !order.iter().any(|node| **node == *snapshot.node) {
-        order.truncate(snapshot.options.max_candidates.saturating_sub(1));
-        order.push(nodes.name(snapshot.node));
-    }
-    let order: Arc<[Arc<str>]> = order.into();
-    for ip in &claim.service.ingress {
-        match selection.usable(*ip, snapshot.interfaces) {
-            Ok(found) => {
-                let announcement = Arc::make_mut(&mut intent.l2).entry(*ip).or_default();
-                let interfaces = found.iter().map(|interface| interface.index);
-                Arc::make_mut(&mut announcement.interfaces).extend(interfaces);
-                announcement.order = Arc::clone(&order);
-                announcement.leads = leads;
-                announcement.failback = announcement.failback.max(failback);
-                announcement.services.insert(claim.service.id.clone());
-                if leads {
-                    verdict.mine = true;
-                    verdict.all_interfaces = selection.is_all();
-                    verdict.interfaces.extend(found.iter().map(|interface| interface.name.clone()));
+}
+
+impl Decision<'_, '_> {
+    /// Elects for one group and writes the verdicts of its members.
+    fn decide(&mut self, group: Group<'_>) {
+        self.elector.keep(group.first_ingress);
+        let mut active = Vec::new();
+        for claim in group.claims {
+            match claim.barred.clone() {
+                // Whatever bars it, it bars it everywhere: nobody leads it, even where the address answers for another
+                // Service.
+                Some(why_not) => {
+                    let verdict = Verdict { why_not: Some(why_not), ..verdict_of(claim.service) };
+                    self.intent.verdicts.insert(claim.service.id.clone(), verdict);
                 }
+                None => active.push(claim),
             }
-            Err(why_not) if leads => {
-                verdict.failed.insert(*ip, why_not);
-            }
-            Err(_) => {}
+        }
+        if active.is_empty() {
+            return;
+        }
+        let parts: Vec<Part> = active.iter().map(|claim| self.part(claim)).collect();
+        let elected = self.elect(group.first_ingress, &active, &parts);
+        for (number, (claim, part)) in active.iter().zip(&parts).enumerate() {
+            let verdict = self.verdict(&elected, number, claim, part);
+            self.intent.verdicts.insert(claim.service.id.clone(), verdict);
         }
     }
-    if leads && !verdict.mine {
-        verdict.why_not = verdict.failed.values().next().cloned();
+
+    fn part(&mut self, claim: &Claim<'_>) -> Part {
+        let ingress = claim.service.ingress.iter();
+        Part {
+            set: self.nodes.set_id(self.elector, &claim.advertisements),
+            places: ingress.map(|ip| self.nodes.segments.place(*ip)).collect(),
+            local: self.nodes.local(claim.service),
+        }
+    }
+
+    fn elect(&mut self, text: &str, active: &[Claim<'_>], parts: &[Part]) -> Elected {
+        // Preferences of all that share the address count.
+        let union = match parts {
+            [alone] => alone.set,
+            _ => {
+                let all = active.iter().flat_map(|claim| claim.advertisements.iter().copied());
+                let mut all: Vec<usize> = all.collect();
+                all.sort_unstable();
+                all.dedup();
+                self.nodes.set_id(self.elector, &all)
+            }
+        };
+        let candidates = self.known.candidates(&mut self.nodes, self.elector, parts, union);
+        let first = candidates.first(self.elector, text, self.snapshot.options.max_candidates.max(1));
+        let leader = first.first().map(|(node, _, _)| *node);
+        Elected {
+            count: candidates.count(),
+            orders: self.shared.orders(&self.nodes, &first, candidates.keeps_here()),
+            candidates,
+            leader: leader.map(|node| self.nodes.name(node)),
+            leads: leader.is_some() && leader == self.nodes.own(),
+        }
+    }
+
+    fn verdict(&mut self, elected: &Elected, number: usize, claim: &Claim<'_>, part: &Part) -> Verdict {
+        let mut verdict = Verdict {
+            leader: elected.leader.clone(),
+            candidates: Arc::clone(&elected.orders.candidates),
+            candidate_count: elected.count,
+            ..verdict_of(claim.service)
+        };
+        let Some(leader) = &elected.leader else {
+            let all = 0..self.nodes.names().len();
+            verdict.why_not = Some(self.nodes.closest(all.map(|node| fitness(&self.nodes, part, node))));
+            return verdict;
+        };
+        let Some(own) = self.nodes.own() else {
+            verdict.why_not = Some(WhyNot::NodeUnknown(Arc::from(self.snapshot.node)));
+            return verdict;
+        };
+        let here = match elected.leads {
+            // What others could do better did not decide.
+            true => fitness(&self.nodes, part, own),
+            false => elected.candidates.fitness_here(&mut self.nodes, number, part),
+        };
+        let leads = elected.leads && here == Fitness::Fit;
+        verdict.why_not = match self.nodes.lack(own, here) {
+            // Also when we lead the group for the sake of its other members.
+            Some(why_not) => Some(why_not),
+            None if !leads => Some(WhyNot::NotOwner(Arc::clone(leader))),
+            None => None,
+        };
+        if leads || !elected.leads {
+            self.announce(elected, leads, claim, part, &mut verdict);
+        }
+        verdict
+    }
+
+    /// Puts the addresses on the interfaces of this node: it leads, or may have to, or may have had to.
+    fn announce(
+        &mut self,
+        elected: &Elected,
+        leads: bool,
+        claim: &Claim<'_>,
+        part: &Part,
+        verdict: &mut Verdict,
+    ) {
+        let Some(selection) = self.nodes.selection_here(part.set) else { return };
+        let advertisements = claim.advertisements.iter();
+        let matching = advertisements.filter_map(|ad| self.snapshot.config.l2_advertisements.get(*ad));
+        let failback = matching.map(|advertisement| advertisement.failback).max().unwrap_or_default();
+        let keepers = self.shared.keepers(&self.nodes, &elected.candidates, failback);
+        for ip in &claim.service.ingress {
+            let family = Family::of(*ip);
+            match self.shared.usable(part.set, &selection, family, self.snapshot.interfaces) {
+                Ok(found) => {
+                    let announcement = Arc::make_mut(&mut self.intent.l2).entry(*ip).or_default();
+                    if announcement.interfaces.is_empty() {
+                        announcement.interfaces = found.indexes;
+                    } else if announcement.interfaces != found.indexes {
+                        Arc::make_mut(&mut announcement.interfaces).extend(found.indexes.iter());
+                    }
+                    announcement.order = Arc::clone(&elected.orders.order);
+                    announcement.leads = leads;
+                    if failback >= announcement.failback {
+                        announcement.keepers = Arc::clone(&keepers);
+                        announcement.failback = failback;
+                    }
+                    announcement.services.insert(claim.service.id.clone());
+                    if leads {
+                        verdict.mine = true;
+                        verdict.all_interfaces = selection.is_all();
+                        verdict.interfaces = match verdict.interfaces.is_empty() {
+                            true => found.names,
+                            false => Arc::new(verdict.interfaces.union(&found.names).cloned().collect()),
+                        };
+                    }
+                }
+                Err(why_not) if leads => {
+                    verdict.failed.insert(*ip, why_not);
+                }
+                Err(_) => {}
+            }
+        }
+        if leads && !verdict.mine {
+            verdict.why_not = verdict.failed.values().next().cloned();
+        }
     }
 }
 

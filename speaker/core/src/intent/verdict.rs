@@ -1,6 +1,7 @@
 //! The answer: what this node announces, and what became of each Service.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use crate::view::ServiceId;
 /// What this node does, with a verdict for every Service of the snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
-    /// The addresses that this node could answer for, by ARP or NDP: it is a candidate and has an interface for them. It
-    /// *should* where [`L2Announcement::leads`]; whether it does is for [`ownership`](crate::l2::ownership) to say.
+    /// The addresses that some node should answer for, by ARP or NDP, and for which this one has an interface. It *should*
+    /// where [`L2Announcement::leads`], it could where it is in [`L2Announcement::order`], and elsewhere it hands over
+    /// what it may have had; whether it does is for [`ownership`](crate::l2::ownership) to say.
     pub l2: Arc<BTreeMap<IpAddr, L2Announcement>>,
     /// One per Service of the snapshot.
     pub verdicts: BTreeMap<ServiceId, Verdict>,
@@ -35,8 +37,11 @@ pub struct L2Announcement {
     pub interfaces: Arc<BTreeSet<u32>>,
     /// The Services that hold the address and want it announced; never empty.
     pub services: BTreeSet<ServiceId>,
-    /// The first of the candidates in order, with this node among them (in its place, or last when it comes later).
+    /// The first of the candidates that can do as much as the leader, in order, with this node among them when it is one
+    /// (in its place, or last when it comes later). A node that is not, since it drains or is isolated, say, hands over.
     pub order: Arc<[Arc<str>]>,
+    /// Unless failback is immediate: all those candidates, however many. One of them that holds the address may keep it.
+    pub keepers: Arc<BTreeSet<Arc<str>>>,
     /// This node is the first of them.
     pub leads: bool,
     /// What the advertisements say about giving it back; of several the most patient.
@@ -52,13 +57,13 @@ pub struct Verdict {
     /// `why_not` is then about the Service, the same on every node.
     pub leader: Option<Arc<str>>,
     /// The first of the candidates in order, at most [`Options::max_candidates`](crate::view::Options).
-    pub candidates: Vec<Candidate>,
+    pub candidates: Arc<[Candidate]>,
     /// How many candidates there are in all.
     pub candidate_count: usize,
     /// This node leads and announces at least one of the addresses.
     pub mine: bool,
     /// When `mine`: the names of the interfaces it is announced on.
-    pub interfaces: BTreeSet<String>,
+    pub interfaces: Arc<BTreeSet<String>>,
     /// When `mine`: no advertisement narrows the interfaces down (ServiceL2Status then lists none).
     pub all_interfaces: bool,
     /// When this node leads: the addresses that it cannot announce, and why. Empty when all is well.
@@ -68,7 +73,7 @@ pub struct Verdict {
 }
 
 /// A node that could announce a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Candidate {
     /// Its name.
     pub node: Arc<str>,
@@ -76,4 +81,29 @@ pub struct Candidate {
     pub score: u32,
     /// How many of the Services that share the address it can serve; for a Service alone always 1.
     pub serves: usize,
+    /// How many of their addresses it can announce on the segment that they belong to.
+    pub announces: usize,
+    /// Others are preferred to it because of this.
+    pub last_resort: Option<LastResort>,
+}
+
+/// Why a candidate comes after others that can do less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LastResort {
+    /// Its speaker is about to end.
+    Leaving,
+    /// It reaches no other speaker through its interfaces for the addresses.
+    Isolated,
+    /// Somebody wants its addresses elsewhere.
+    Drained,
+}
+
+impl fmt::Display for LastResort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leaving => "leaving",
+            Self::Isolated => "isolated",
+            Self::Drained => "draining",
+        })
+    }
 }

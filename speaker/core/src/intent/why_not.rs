@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use patina_crds::config::ObjectRef;
-use patina_crds::keys::EXCLUDE_FROM_EXTERNAL_LB;
+use patina_crds::keys::{DRAIN, EXCLUDE_FROM_EXTERNAL_LB};
 use patina_crds::net::Family;
 
 use crate::view::Unusable;
@@ -53,6 +53,18 @@ pub enum WhyNot {
     NodeNetworkUnavailable(Arc<str>),
     /// No live speaker on the node; `None`: no node that could have one.
     NoLiveSpeaker(Option<Arc<str>>),
+    /// The speaker on the node has not decided for the first time yet.
+    SpeakerStarting(Arc<str>),
+    /// The speaker on the node is about to end, and another node leads.
+    SpeakerLeaving(Arc<str>),
+    /// The node carries the drain annotation, and another node leads.
+    NodeDraining(Arc<str>),
+    /// The node has no usable interface for it among those that the advertisements select, and another node has.
+    NoInterfaceForIt(Arc<str>),
+    /// The node has no interface in the subnet of the address, and another node has.
+    OtherSegment(Arc<str>),
+    /// The node reaches no other speaker through its interfaces for it, and another node leads.
+    InterfaceIsolated(Arc<str>),
     /// externalTrafficPolicy Local, and no usable endpoint on the node.
     NoLocalEndpoints(Arc<str>),
     /// Another node leads; all is well.
@@ -86,6 +98,12 @@ impl WhyNot {
             Self::NodeLabeledExcludeBalancers(_) => "nodeLabeledExcludeBalancers",
             Self::NodeNetworkUnavailable(_) => "nodeNetworkUnavailable",
             Self::NoLiveSpeaker(_) => "noLiveSpeaker",
+            Self::SpeakerStarting(_) => "speakerStarting",
+            Self::SpeakerLeaving(_) => "speakerLeaving",
+            Self::NodeDraining(_) => "nodeDraining",
+            Self::NoInterfaceForIt(_) => "noInterfaceForIt",
+            Self::OtherSegment(_) => "otherSegment",
+            Self::InterfaceIsolated(_) => "interfaceIsolated",
             Self::NoLocalEndpoints(_) => "noLocalEndpoints",
             Self::NotOwner(_) => "notOwner",
             Self::InterfaceMissing(_) => "interfaceMissing",
@@ -139,6 +157,20 @@ impl fmt::Display for WhyNot {
             Self::NodeNetworkUnavailable(node) => write!(f, "node {node} reports NetworkUnavailable"),
             Self::NoLiveSpeaker(Some(node)) => write!(f, "node {node} has no live speaker"),
             Self::NoLiveSpeaker(None) => f.write_str("no node with a speaker is known"),
+            Self::SpeakerStarting(node) => {
+                write!(f, "the speaker on node {node} has just started and not seen everything yet")
+            }
+            Self::SpeakerLeaving(node) => write!(f, "the speaker on node {node} is about to end"),
+            Self::NodeDraining(node) => write!(f, "node {node} carries the annotation {DRAIN}"),
+            Self::NoInterfaceForIt(node) => {
+                write!(f, "node {node} has no usable interface for it, and other nodes have")
+            }
+            Self::OtherSegment(node) => {
+                write!(f, "node {node} has no interface in the subnet of the address, and other nodes have")
+            }
+            Self::InterfaceIsolated(node) => {
+                write!(f, "node {node} reaches no other speaker through its interfaces for it")
+            }
             Self::NoLocalEndpoints(node) => {
                 write!(f, "externalTrafficPolicy is Local and node {node} has no usable endpoint")
             }

@@ -1,7 +1,10 @@
 //! Who announces: an order of the candidates that every speaker computes alone, from values that all share.
 //!
-//! Bit-exact with MetalLB (api 4.7), so that a cluster in the middle of a migration agrees: preference score
-//! descending, then SHA-256(node name `#` text of the first ingress address) ascending; the first leads.
+//! Bit-exact with MetalLB (api 4.7) where MetalLB knows as much as we do, so that a cluster in the middle of a migration
+//! agrees: preference score descending, then SHA-256(node name `#` text of the first ingress address) ascending; the first
+//! leads. What MetalLB does not know comes first ([`Standing`]).
+//!
+//! [`order`] says what the order is. [`Elector`](super::elector::Elector) knows it without hashing everything again.
 
 use std::cmp::Reverse;
 
@@ -12,12 +15,34 @@ use sha2::{Digest, Sha256};
 pub struct Contender<'a> {
     /// Name of the node.
     pub node: &'a str,
+    /// What it can do at all.
+    pub standing: Standing,
     /// Sum of the weights of the preferences it matches.
     pub score: u32,
+}
+
+/// What goes before preferences: contenders are compared field after field, and the smaller is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Standing {
+    /// Its speaker is about to end. Whatever it alone can do, it cannot for long.
+    pub leaving: bool,
+    /// It has interfaces for the addresses, and reaches nobody through them: what it announces is heard by nobody.
+    pub isolated: bool,
     /// How many of the Services that share the address it can serve; the same number for all contenders of a Service
     /// that shares nothing, where it therefore decides nothing. More comes first: an address is answered by one node,
     /// and a node without an endpoint of a `Local` Service would leave that one dark.
-    pub serves: usize,
+    pub serves: Reverse<usize>,
+    /// How many of their addresses it can announce on the segment that they belong to. More comes first: of a dual stack
+    /// Service both rather than one.
+    pub announces: Reverse<usize>,
+    /// Somebody wants its addresses elsewhere. After the counts: a drain does not leave an address dark.
+    pub drained: bool,
+}
+
+impl Standing {
+    /// Of a node that can serve a Service which shares nothing, and has one address.
+    pub const PLAIN: Self =
+        Self { leaving: false, isolated: false, serves: Reverse(1), announces: Reverse(1), drained: false };
 }
 
 /// Sorts the contenders: the leader first, its successors after it.
@@ -27,11 +52,9 @@ pub struct Contender<'a> {
 /// the others in place: only what the leader had moves when it dies.
 pub fn order<'a>(first_ingress: &str, contenders: &mut [Contender<'a>]) {
     // Hashes are computed once per contender, not once per comparison.
-    contenders.sort_by_cached_key(|contender| Rank::<'a> {
-        serves: Reverse(contender.serves),
-        score: Reverse(contender.score),
-        hash: hash(contender.node, first_ingress),
-        node: contender.node,
+    contenders.sort_by_cached_key(|contender| {
+        let Contender { node, standing, score } = *contender;
+        (standing, Reverse(score), hash(node, first_ingress), node)
     });
 }
 
@@ -43,15 +66,6 @@ pub fn hash(node: &str, first_ingress: &str) -> [u8; 32] {
     sha.update(b"#");
     sha.update(first_ingress.as_bytes());
     sha.finalize().into()
-}
-
-/// What contenders are compared by, field after field; the smallest leads.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Rank<'a> {
-    serves: Reverse<usize>,
-    score: Reverse<u32>,
-    hash: [u8; 32],
-    node: &'a str,
 }
 
 #[cfg(test)]
@@ -85,7 +99,7 @@ mod tests {
     ];
 
     fn plain(node: &str) -> Contender<'_> {
-        Contender { node, score: 0, serves: 1 }
+        Contender { node, standing: Standing::PLAIN, score: 0 }
     }
 
     fn names(contenders: &[Contender<'_>]) -> Vec<String> {
@@ -123,9 +137,27 @@ mod tests {
     fn a_node_that_serves_more_of_the_sharing_services_goes_before_a_preferred_one() {
         let mut contenders = ["node-a", "node-b"].map(plain);
         contenders[1].score = 100;
-        contenders[0].serves = 2;
+        contenders[0].standing.serves = Reverse(2);
         order("192.0.2.1", &mut contenders);
         assert_eq!(names(&contenders), ["node-a", "node-b"]);
+    }
+
+    #[test]
+    fn who_is_about_to_end_or_heard_by_nobody_comes_last_and_a_drain_leaves_nothing_dark() {
+        let plain = Standing::PLAIN;
+        let both = Reverse(2);
+        let expected = [
+            Standing { announces: both, ..plain },
+            Standing { announces: both, drained: true, ..plain },
+            plain,
+            Standing { drained: true, ..plain },
+            Standing { isolated: true, announces: both, ..plain },
+            Standing { leaving: true, announces: both, ..plain },
+        ];
+        let mut sorted = expected;
+        sorted.reverse();
+        sorted.sort_unstable();
+        assert_eq!(sorted, expected);
     }
 
     fn some_nodes() -> impl Strategy<Value = Vec<(String, u32)>> {
@@ -135,7 +167,7 @@ mod tests {
 
     fn ordered(ip: &str, nodes: &[(String, u32)]) -> Vec<String> {
         let mut contenders: Vec<_> =
-            nodes.iter().map(|(node, score)| Contender { node, score: *score, serves: 1 }).collect();
+            nodes.iter().map(|(node, score)| Contender { node, standing: Standing::PLAIN, score: *score }).collect();
         order(ip, &mut contenders);
         names(&contenders)
     }

@@ -3,6 +3,7 @@
 pub mod announcer;
 pub mod duty;
 pub mod election;
+pub mod elector;
 pub mod filter;
 pub mod ownership;
 pub mod responder;
