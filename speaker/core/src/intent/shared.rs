@@ -1,0 +1,132 @@
+//! What many verdicts say alike is kept once: ten thousand of them shall not cost ten thousand lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use patina_crds::config::Failback;
+use patina_crds::net::Family;
+
+use super::candidates::Candidates;
+use super::interfaces::Selection;
+use super::nodes::{Nodes, SetId};
+use super::{Candidate, LastResort, WhyNot};
+use crate::l2::election::Standing;
+use crate::view::InterfaceView;
+
+/// The lists of one decision.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    orders: BTreeMap<(Vec<(usize, Standing, u32)>, bool), Orders>,
+    usable: BTreeMap<(SetId, Family), Result<Usable, WhyNot>>,
+    indexes: BTreeSet<Arc<BTreeSet<u32>>>,
+    /// Of one group of candidates and another: most Services have the same.
+    keepers: Option<(Rc<Candidates>, Arc<BTreeSet<Arc<str>>>)>,
+    nobody: Arc<BTreeSet<Arc<str>>>,
+}
+
+/// The same candidates as verdicts and as announcements list them.
+#[derive(Clone, Debug)]
+pub(super) struct Orders {
+    pub(super) candidates: Arc<[Candidate]>,
+    /// Without those that can do less than the first; with this node if it can do as much.
+    pub(super) order: Arc<[Arc<str>]>,
+}
+
+/// Interfaces of this node.
+#[derive(Clone, Debug)]
+pub(super) struct Usable {
+    pub(super) indexes: Arc<BTreeSet<u32>>,
+    pub(super) names: Arc<BTreeSet<String>>,
+}
+
+impl Shared {
+    pub(super) fn orders(
+        &mut self,
+        nodes: &Nodes<'_>,
+        first: &[(usize, Standing, u32)],
+        keeps_here: bool,
+    ) -> Orders {
+        let key = (first.to_vec(), keeps_here);
+        if let Some(known) = self.orders.get(&key) {
+            return known.clone();
+        }
+        let candidate = |(node, standing, score): &(usize, Standing, u32)| Candidate {
+            node: nodes.name(*node),
+            score: *score,
+            serves: standing.serves.0,
+            announces: standing.announces.0,
+            last_resort: last_resort(standing),
+        };
+        let best = first.first().map(|(_, standing, _)| *standing);
+        let keepers = first.iter().filter(|(_, standing, _)| Some(*standing) == best);
+        let mut order: Vec<usize> = keepers.map(|(node, _, _)| *node).collect();
+        if let Some(own) = nodes.own().filter(|own| keeps_here && !order.contains(own)) {
+            // There are more of them than are listed: it comes somewhere after these.
+            order.truncate(first.len().saturating_sub(1).max(1));
+            order.push(own);
+        }
+        let orders = Orders {
+            candidates: first.iter().map(candidate).collect(),
+            order: order.into_iter().map(|node| nodes.name(node)).collect(),
+        };
+        self.orders.insert(key, orders.clone());
+        orders
+    }
+
+    /// The interfaces of this node on which an address of the family can be announced.
+    pub(super) fn usable(
+        &mut self,
+        set: SetId,
+        selection: &Selection,
+        family: Family,
+        interfaces: &[InterfaceView],
+    ) -> Result<Usable, WhyNot> {
+        if let Some(known) = self.usable.get(&(set, family)) {
+            return known.clone();
+        }
+        let usable = selection.usable(family, interfaces).map(|found| {
+            let mut indexes = Arc::new(found.iter().map(|interface| interface.index).collect());
+            match self.indexes.get(&indexes) {
+                Some(known) => indexes = Arc::clone(known),
+                None => {
+                    self.indexes.insert(Arc::clone(&indexes));
+                }
+            }
+            let names = Arc::new(found.iter().map(|interface| interface.name.clone()).collect());
+            Usable { indexes, names }
+        });
+        self.usable.insert((set, family), usable.clone());
+        usable
+    }
+
+    /// Who may keep an address that it holds; nobody needs to know when failback is immediate.
+    pub(super) fn keepers(
+        &mut self,
+        nodes: &Nodes<'_>,
+        candidates: &Rc<Candidates>,
+        failback: Failback,
+    ) -> Arc<BTreeSet<Arc<str>>> {
+        if failback == Failback::Immediate {
+            return Arc::clone(&self.nobody);
+        }
+        match &self.keepers {
+            Some((known, keepers)) if Rc::ptr_eq(known, candidates) => Arc::clone(keepers),
+            _ => {
+                let keepers = Arc::new(candidates.keepers(nodes));
+                self.keepers = Some((Rc::clone(candidates), Arc::clone(&keepers)));
+                keepers
+            }
+        }
+    }
+}
+
+fn last_resort(standing: &Standing) -> Option<LastResort> {
+    if standing.leaving {
+        Some(LastResort::Leaving)
+    } else if standing.isolated {
+        Some(LastResort::Isolated)
+    } else {
+        standing.drained.then_some(LastResort::Drained)
+    }
+}
