@@ -4,6 +4,7 @@
 //! difference. A request that fails is not remembered; the difference is still there at the next look.
 
 mod plan;
+mod row;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +23,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use plan::Action;
-pub use plan::Wanted;
+pub use plan::{Shown, Wanted};
+pub use row::{StatusRow, Written};
+
+use crate::watch::words::Words;
 
 /// Requests that are under way at the same time.
 const PARALLEL: usize = 4;
@@ -34,6 +38,8 @@ const FAREWELL: Duration = Duration::from_millis(700);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Up to this many Services are looked up one by one when they are taken over; beyond, one list of all is cheaper.
 const FEW: usize = 16;
+/// Objects per answer of such a list: all of ten thousand would be many times what the rest of us needs.
+const PAGE: u32 = 250;
 /// An object that was made but does not show in the watch for this long is taken to be lost.
 const UNSEEN: Duration = Duration::from_secs(20);
 
@@ -43,7 +49,7 @@ pub struct StatusWriter {
     api: Api<ServiceL2Status>,
     node: String,
     wanted: watch::Receiver<Wanted>,
-    written: Watched<ServiceL2Status>,
+    written: Written,
     bell: Arc<Notify>,
     /// Services whose objects of other nodes were removed since we announce them.
     swept: BTreeSet<ServiceId>,
@@ -59,11 +65,13 @@ impl StatusWriter {
         node: &str,
         wanted: watch::Receiver<Wanted>,
         tasks: &mut Tasks,
-    ) -> Watched<ServiceL2Status> {
+    ) -> Written {
         let api: Api<ServiceL2Status> = Api::namespaced(client.clone(), namespace);
         let bell = Arc::new(Notify::new());
         let scope = Scope::default().labels(&format!("{}={node}", plan::NODE));
-        let written = Watched::start(api.clone(), scope, |_| (), Arc::clone(&bell), tasks);
+        let mut words = Words::default();
+        let row = move |object: ServiceL2Status| StatusRow::of(&object, &mut words);
+        let written = Watched::start_as(api.clone(), scope, row, Arc::clone(&bell), tasks);
         let writer = Self {
             api,
             node: node.to_owned(),
@@ -117,31 +125,33 @@ impl StatusWriter {
     /// One look: everything that is missing is asked for once. The first error, when all have been tried.
     async fn reconcile(&mut self) -> Result<(), kube::Error> {
         let wanted = self.wanted.borrow_and_update().clone();
-        let written = self.written.state();
         let now = Instant::now();
         self.unseen.retain(|_, since| now.duration_since(*since) < UNSEEN);
-        for object in &written {
-            if let Some(id) = plan::service_of(object.as_ref()) {
-                self.unseen.remove(&id);
+        let mut actions = self.written.read(|written| {
+            for id in written.iter().filter_map(StatusRow::service) {
+                self.unseen.remove(id);
             }
-        }
-        let actions: Vec<Action> = plan::plan(&wanted, &self.node, written.iter().map(Arc::as_ref))
-            .into_iter()
-            .filter(|action| !matches!(action, Action::Create(id) if self.unseen.contains_key(id)))
-            .collect();
+            plan::plan(&wanted, written)
+        });
+        actions.retain(|action| !matches!(action, Action::Create(id) if self.unseen.contains_key(id)));
 
         let mut first_error = None;
         let mut results = futures::stream::iter(actions)
             .map(|action| {
-                let request = perform(&self.api, &self.node, &wanted, action.clone());
-                async move { (action, request.await) }
+                // As it is wanted when its turn comes: a takeover of thousands takes a while, and may be over before.
+                let wanted = self.wanted.borrow().clone();
+                let (api, node) = (&self.api, &self.node);
+                async move {
+                    let result = perform(api, node, &wanted, &action).await;
+                    (action, result)
+                }
             })
             .buffer_unordered(PARALLEL);
         let mut made = Vec::new();
         while let Some((action, result)) = results.next().await {
             match (action, result) {
-                (Action::Create(id), Ok(())) => made.push(id),
-                (_, Ok(())) => {}
+                (Action::Create(id), Ok(Done::Made)) => made.push(id),
+                (_, Ok(_)) => {}
                 (_, Err(error)) => first_error = first_error.or(Some(error)),
             }
         }
@@ -172,11 +182,17 @@ impl StatusWriter {
         };
         let fresh: BTreeSet<ServiceId> = fresh.into_iter().collect();
         for selector in selectors {
-            let found = request(self.api.list_metadata(&ListParams::default().labels(&selector))).await?;
-            for object in found {
-                if plan::service_of(&object).is_some_and(|id| fresh.contains(&id)) {
-                    delete(&self.api, &object.name_any()).await?;
+            let mut page = ListParams::default().labels(&selector).limit(PAGE);
+            loop {
+                let found = request(self.api.list_metadata(&page)).await?;
+                let next = found.metadata.continue_.filter(|token| !token.is_empty());
+                for object in found.items {
+                    if plan::service_of(&object).is_some_and(|id| fresh.contains(&id)) {
+                        delete(&self.api, &object.name_any()).await?;
+                    }
                 }
+                let Some(token) = next else { break };
+                page = page.continue_token(&token);
             }
         }
         self.swept.extend(fresh);
@@ -185,7 +201,8 @@ impl StatusWriter {
 
     /// Our objects go when we go, if the API server answers in time; otherwise with our Pod.
     async fn farewell(self) {
-        let names: Vec<String> = self.written.state().iter().map(|object| object.name_any()).collect();
+        let names =
+            self.written.read(|rows| rows.iter().map(|row| row.name().to_owned()).collect::<Vec<_>>());
         let deletes = futures::stream::iter(names)
             .map(|name| {
                 let api = self.api.clone();
@@ -205,26 +222,33 @@ impl StatusWriter {
     }
 }
 
+/// What became of an action.
+enum Done {
+    /// There is a new object.
+    Made,
+    /// Anything else.
+    Other,
+}
+
 async fn perform(
     api: &Api<ServiceL2Status>,
     node: &str,
     wanted: &Wanted,
-    action: Action,
-) -> Result<(), kube::Error> {
+    action: &Action,
+) -> Result<Done, kube::Error> {
     match action {
         Action::Create(id) => {
-            let object = plan::object(node, &id, wanted.owner.as_ref());
+            let Some(shown) = wanted.services.get(id) else { return Ok(Done::Other) };
+            let object = plan::object(node, id, shown, wanted.owner.as_ref());
             let made = request(api.create(&PostParams::default(), &object)).await?;
-            set_status(api, node, wanted, &made.name_any(), &id).await
+            set_status(api, node, wanted, &made.name_any(), id).await?;
+            return Ok(Done::Made);
         }
-        Action::SetStatus(name, id) => set_status(api, node, wanted, &name, &id).await,
-        Action::SetOwner(name) => {
-            let owners: Vec<_> = wanted.owner.iter().map(plan::owner_reference).collect();
-            let patch = json!({ "metadata": { "ownerReferences": owners } });
-            request(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
-        }
-        Action::Delete(name) => delete(api, &name).await,
+        Action::SetStatus(name, id) => set_status(api, node, wanted, name, id).await?,
+        Action::SetMeta(name, id) => set_meta(api, wanted, name, id).await?,
+        Action::Delete(name) => delete(api, name).await?,
     }
+    Ok(Done::Other)
 }
 
 async fn set_status(
@@ -234,7 +258,7 @@ async fn set_status(
     name: &str,
     id: &ServiceId,
 ) -> Result<(), kube::Error> {
-    let Some(interfaces) = wanted.services.get(id) else { return Ok(()) };
+    let Some(Shown { interfaces, .. }) = wanted.services.get(id) else { return Ok(()) };
     let mut status = serde_json::to_value(plan::status(node, id, interfaces)).unwrap_or_default();
     // Written even when empty: a merge patch keeps what it does not mention.
     status["interfaces"] = json!(interfaces.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>());
@@ -242,10 +266,27 @@ async fn set_status(
     request(api.patch_status(name, &PatchParams::default(), &patch)).await.map(drop)
 }
 
+async fn set_meta(
+    api: &Api<ServiceL2Status>,
+    wanted: &Wanted,
+    name: &str,
+    id: &ServiceId,
+) -> Result<(), kube::Error> {
+    let Some(shown) = wanted.services.get(id) else { return Ok(()) };
+    // An annotation that is null is removed by a merge patch.
+    let told: BTreeMap<_, _> = plan::annotations(shown).into();
+    let mut metadata = json!({ "annotations": told });
+    if let Some(owner) = &wanted.owner {
+        metadata["ownerReferences"] = json!([plan::owner_reference(owner)]);
+    }
+    let patch = Patch::Merge(json!({ "metadata": metadata }));
+    request(api.patch_metadata(name, &PatchParams::default(), &patch)).await.map(drop)
+}
+
 /// The Services that the objects of this node are about.
 #[must_use]
-pub fn services(written: &Watched<ServiceL2Status>) -> BTreeSet<ServiceId> {
-    written.state().iter().filter_map(|object| plan::service_of(object.as_ref())).collect()
+pub fn services(written: &Written) -> BTreeSet<ServiceId> {
+    written.read(|rows| rows.iter().filter_map(|row| row.service().cloned()).collect())
 }
 
 /// Gone already is as good as deleted.
