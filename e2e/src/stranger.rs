@@ -145,8 +145,12 @@ pub fn forged(frame: &[u8], mac: Mac, change: impl FnOnce(&mut Vec<u8>)) -> Resu
     let udp = u16::try_from(8 + payload.len())?;
     out.splice(16..18, (20 + udp).to_be_bytes());
     out.splice(24..26, [0, 0]);
-    let header: Vec<u16> =
-        out.get(14..34).context("short")?.chunks_exact(2).map(|w| u16::from(w[0]) << 8 | u16::from(w[1])).collect();
+    let header: Vec<u16> = out
+        .get(14..34)
+        .context("short")?
+        .chunks_exact(2)
+        .map(|w| u16::from(w[0]) << 8 | u16::from(w[1]))
+        .collect();
     let sum = header.into_iter().fold(0_u32, |sum, word| sum + u32::from(word));
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);

@@ -190,7 +190,10 @@ fn ask(sockets: &[UdpSocket], shared: &Mutex<Open>, stopped: &AtomicBool, every:
             }
         }
         answers(sockets, shared);
-        std::thread::sleep(due.saturating_duration_since(Instant::now()).clamp(Duration::from_micros(200), Duration::from_millis(2)));
+        std::thread::sleep(
+            due.saturating_duration_since(Instant::now())
+                .clamp(Duration::from_micros(200), Duration::from_millis(2)),
+        );
     }
 }
 
@@ -198,7 +201,9 @@ fn answers(sockets: &[UdpSocket], shared: &Mutex<Open>) {
     let mut buffer = [0_u8; 64];
     for socket in sockets {
         while let Ok(n) = socket.recv(&mut buffer) {
-            let Some(number) = buffer.get(..n).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes) else { continue };
+            let Some(number) = buffer.get(..n).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes) else {
+                continue;
+            };
             let mut open = lock(shared);
             if let Some(asked) = open.waiting.get(&number).copied() {
                 let took = asked.elapsed().unwrap_or_default();

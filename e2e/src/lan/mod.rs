@@ -70,6 +70,8 @@ pub struct Lan {
     net: Netns,
     client: Netns,
     strangers: u8,
+    /// The mounted Secret.
+    key: PathBuf,
     /// Flags that every speaker started from now on gets in addition.
     pub speaker_flags: Vec<String>,
     run: Arc<RunDir>,
@@ -102,6 +104,7 @@ impl Lan {
             net,
             client,
             strangers: 0,
+            key: secret(&run)?,
             speaker_flags: Vec::new(),
             run,
         };
@@ -158,7 +161,9 @@ impl Lan {
             .args(["--namespace=metallb-system".to_owned(), format!("--port={}", speaker::METRICS)])
             .arg(format!("--health-probe-port={}", speaker::HEALTH))
             .args(self.speaker_flags.clone())
-            .env("METALLB_HOST", node.v4.to_string())
+            // As the manifests have it.
+            .env("METALLB_ML_SECRET_KEY_PATH", &self.key)
+            .env("METALLB_POD_IPS", node.v4.to_string())
             .netns(Some(&node.netns));
         node.process = Some(spec.spawn(&self.run)?);
         Ok(())
@@ -206,7 +211,11 @@ impl Lan {
             let done = left.is_empty();
             if done {
                 // All at the same time: what was seen first may have changed meanwhile.
-                left = running.iter().filter(|n| !matches!(n.metric(MEMBERS, ALIVE), Ok(Some(m)) if m == wanted)).copied().collect();
+                left = running
+                    .iter()
+                    .filter(|n| !matches!(n.metric(MEMBERS, ALIVE), Ok(Some(m)) if m == wanted))
+                    .copied()
+                    .collect();
             }
             let whole = done && left.is_empty();
             async move { Ok(if whole { Seen::Done(()) } else { Seen::Not(words) }) }
@@ -389,6 +398,16 @@ pub struct Stranger {
     pub v4: Ipv4Addr,
     /// Its MAC address.
     pub mac: Mac,
+}
+
+/// The Secret that the controller makes for the membership, as a kubelet would have mounted it.
+fn secret(run: &RunDir) -> Result<PathBuf> {
+    let dir = run.dir("memberlist")?;
+    let mut random = [0_u8; 64];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+    let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(dir.join("secretkey"), text)?;
+    Ok(dir)
 }
 
 const MEMBERS: &str = "patina_membership_members";

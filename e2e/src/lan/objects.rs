@@ -44,7 +44,8 @@ pub(super) fn advertisement(annotations: &Value) -> Value {
 /// The Node and the speaker's Pod, which is Ready and stays so whatever becomes of its process: no kubelet looks.
 pub(super) async fn register(client: &Client, node: &LanNode) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let object = read(json!({"metadata": {"name": node.name, "labels": {"kubernetes.io/hostname": node.name}}}))?;
+    let object =
+        read(json!({"metadata": {"name": node.name, "labels": {"kubernetes.io/hostname": node.name}}}))?;
     nodes.create(&PostParams::default(), &object).await?;
     let address = node.v4.to_string();
     let status = json!({"status": {

@@ -23,9 +23,8 @@ pub(super) const POOL: &str = "172.25.128.0/17";
 pub(super) fn bridge(run: &RunDir) -> Result<Netns> {
     let net = Netns::create(run, "net")?;
     sysctls(&net, &[])?;
-    let bridge = |name: &str| {
-        format!("link add {name} type bridge forward_delay 0 stp_state 0 mcast_snooping 0")
-    };
+    let bridge =
+        |name: &str| format!("link add {name} type bridge forward_delay 0 stp_state 0 mcast_snooping 0");
     let up = |name: &str| format!("link set {name} up");
     batch(&net, &[bridge("br0"), bridge("br1"), format!("addr add {API}/16 dev br0"), up("br0"), up("br1")])?;
     Ok(net)
@@ -41,7 +40,11 @@ pub(super) fn plug(run: &RunDir, net: &Netns, name: &str, mac: Mac, address: Ipv
     batch(
         net,
         &[
-            format!("link add {name} type veth peer name eth0 address {} netns {}", mac_text(mac), netns.name()),
+            format!(
+                "link add {name} type veth peer name eth0 address {} netns {}",
+                mac_text(mac),
+                netns.name()
+            ),
             format!("link set {name} master br0"),
             format!("link set {name} up"),
         ],

@@ -138,7 +138,9 @@ impl Prober {
     }
 
     fn trouble(&self) -> Result<()> {
-        lock(&self.shared.trouble).as_ref().map_or(Ok(()), |words| Err(anyhow!("the prober stopped: {words}")))
+        lock(&self.shared.trouble)
+            .as_ref()
+            .map_or(Ok(()), |words| Err(anyhow!("the prober stopped: {words}")))
     }
 }
 
@@ -200,7 +202,11 @@ impl Asker {
         match self.socket.send(&arp_request(self.mac, self.from, ip)) {
             Ok(_) => Ok(()),
             // The queue is full, or the link is down for a moment: the next question is soon.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENETDOWN | libc::EAGAIN)) => Ok(()),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENETDOWN | libc::EAGAIN)) =>
+            {
+                Ok(())
+            }
             Err(error) => Err(error).context("send"),
         }
     }
@@ -213,7 +219,8 @@ impl Asker {
         for _ in 0..4096 {
             let mut slices = [IoSliceMut::new(&mut buffer)];
             let fd = self.socket.as_raw_fd();
-            let (bytes, at) = match recvmsg::<()>(fd, &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT) {
+            let (bytes, at) = match recvmsg::<()>(fd, &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT)
+            {
                 Ok(message) => {
                     let stamp = message.cmsgs()?.find_map(|c| match c {
                         ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
@@ -235,14 +242,14 @@ impl Asker {
 
 /// A kernel filter for ARP (linux/filter.h): replies, and requests whose sender and target address are the same.
 const ANSWERS: [SockFilter; 8] = [
-    SockFilter::new(LD_HALF, 0, 0, 20),           // operation
-    SockFilter::new(JUMP_EQUAL, 5, 0, 2),         // reply: take it
-    SockFilter::new(LD_WORD, 0, 0, 38),           // target address
-    SockFilter::new(TO_X, 0, 0, 0),               //
-    SockFilter::new(LD_WORD, 0, 0, 28),           // sender address
-    SockFilter::new(JUMP_EQUAL_X, 1, 0, 0),       // the same: take it
-    SockFilter::new(RETURN, 0, 0, 0),             //
-    SockFilter::new(RETURN, 0, 0, 128),           //
+    SockFilter::new(LD_HALF, 0, 0, 20),     // operation
+    SockFilter::new(JUMP_EQUAL, 5, 0, 2),   // reply: take it
+    SockFilter::new(LD_WORD, 0, 0, 38),     // target address
+    SockFilter::new(TO_X, 0, 0, 0),         //
+    SockFilter::new(LD_WORD, 0, 0, 28),     // sender address
+    SockFilter::new(JUMP_EQUAL_X, 1, 0, 0), // the same: take it
+    SockFilter::new(RETURN, 0, 0, 0),       //
+    SockFilter::new(RETURN, 0, 0, 128),     //
 ];
 const LD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
 const LD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -274,7 +281,11 @@ fn said(frame: &[u8], us: Mac) -> Option<(Ipv4Addr, Mac, How)> {
 pub fn make_urgent() {
     let tid = nix::unistd::gettid().to_string();
     let mut chrt = Command::new("chrt");
-    let quiet = chrt.args(["--fifo", "--pid", "5", &tid]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let quiet = chrt
+        .args(["--fifo", "--pid", "5", &tid])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     if !quiet.status().is_ok_and(|status| status.success()) {
         tracing::debug!("the prober runs with the priority of everybody");
     }

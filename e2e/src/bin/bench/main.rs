@@ -31,13 +31,19 @@ async fn main() -> ExitCode {
         return told(alloc::statuses::run(args).await.context("write statuses"));
     }
     let parts: Vec<String> = match names.split_first() {
-        Some((first, rest)) if first == "l2" && rest.iter().all(|part| l2::PARTS.contains(&part.as_str())) => rest.to_vec(),
+        Some((first, rest))
+            if first == "l2" && rest.iter().all(|part| l2::PARTS.contains(&part.as_str())) =>
+        {
+            rest.to_vec()
+        }
         _ => Vec::new(),
     };
     let benches = names.len() - parts.len();
     if let Some(unknown) = names.iter().take(benches).find(|name| !NAMES.contains(&name.as_str())) {
         let (names, parts) = (NAMES.join(" "), l2::PARTS.join(" "));
-        eprintln!("there is no bench {unknown:?}\nusage: bench [NAME ...]; names: {names}; parts of l2: {parts}");
+        eprintln!(
+            "there is no bench {unknown:?}\nusage: bench [NAME ...]; names: {names}; parts of l2: {parts}"
+        );
         return ExitCode::from(2);
     }
     if cfg!(debug_assertions) && cluster::profile() == "release" {

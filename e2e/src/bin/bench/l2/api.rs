@@ -38,7 +38,8 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
             stage.lan.start_speaker(victim)?;
         }
     }
-    let what = format!("{SPEAKERS} speakers, the API server killed or frozen: kill -9 -> an answer by another");
+    let what =
+        format!("{SPEAKERS} speakers, the API server killed or frozen: kill -9 -> an answer by another");
     rows.extend(spread("api_down_kill", "", &samples, &what)?);
     Ok(())
 }
@@ -46,8 +47,10 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
 async fn deaths(stage: &mut Stage, round: usize, samples: &mut Vec<f64>) -> Result<Vec<usize>> {
     let mut victims = Vec::new();
     for death in 0..DEATHS {
-        let (victim, took) =
-            stage.kill(round * DEATHS + death).await.with_context(|| format!("round {round}, death {death}"))?;
+        let (victim, took) = stage
+            .kill(round * DEATHS + death)
+            .await
+            .with_context(|| format!("round {round}, death {death}"))?;
         victims.push(victim);
         samples.push(took);
     }

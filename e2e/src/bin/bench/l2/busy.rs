@@ -57,7 +57,10 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
         answers += timeline.heard.len();
         let new: Vec<Change> = stage.vips.iter().flat_map(|vip| timeline.changes(*vip)).collect();
         for change in &new {
-            say(&format!("{} went from {:02x?} to {:02x?}; the old one was silent for {:.0?}", change.ip, change.from, change.to, change.silence));
+            say(&format!(
+                "{} went from {:02x?} to {:02x?}; the old one was silent for {:.0?}",
+                change.ip, change.from, change.to, change.silence
+            ));
         }
         changes.extend(new);
     }

@@ -62,8 +62,9 @@ async fn storm(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     let vip = stage.vip(0)?;
     stage.prober.ask_for(&[vip], EVERY);
     stage.settle(vip).await?;
-    let frames: Vec<Vec<u8>> =
-        (0..4096_u32).flat_map(|i| claims(stranger.mac, Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 25, 64, 0)) + i))).collect();
+    let frames: Vec<Vec<u8>> = (0..4096_u32)
+        .flat_map(|i| claims(stranger.mac, Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 25, 64, 0)) + i)))
+        .collect();
     let injector = Injector::start(&stranger.netns, frames, Some(20_000))?;
     stage.prober.forget();
     let before = cpu(stage)?;
@@ -90,7 +91,8 @@ async fn twin(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     let mac = stage.mac(owner)?;
     let twin = stage.lan.stranger(Some(mac))?;
     stage.prober.forget();
-    let injector = Injector::start(&twin.netns, requests(mac, twin.v4, Ipv4Addr::new(172, 25, 64, 0), 100), Some(100))?;
+    let injector =
+        Injector::start(&twin.netns, requests(mac, twin.v4, Ipv4Addr::new(172, 25, 64, 0), 100), Some(100))?;
     tokio::time::sleep(secs(5)).await;
     drop(injector);
     let now = SystemTime::now();
@@ -122,13 +124,27 @@ async fn after(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     let once = Injector::start(&stranger.netns, claims(stranger.mac, vip).into(), Some(1))?;
     wait::until_blocking("one claim was sent", secs(5), || Ok(Seen::when(once.sent() >= 1, once.sent())))?;
     drop(once);
-    let defence = stage.prober.wait(began, secs(5), |h| h.ip == vip && h.mac == mac && h.how == How::Gratuitous)?;
+    let defence =
+        stage.prober.wait(began, secs(5), |h| h.ip == vip && h.mac == mac && h.how == How::Gratuitous)?;
     tokio::time::sleep(secs(1)).await;
     let heard = stage.prober.timeline()?.heard;
-    let announcements = heard.iter().filter(|h| h.mac == mac && h.how == How::Gratuitous && h.at >= began).count();
+    let announcements =
+        heard.iter().filter(|h| h.mac == mac && h.how == How::Gratuitous && h.at >= began).count();
     rows.extend([
-        Row::new("conflict_defence_ms", ms(gap(began, defence.at)), "ms", 1, "a foreign host announces an address of ours once: until it is defended"),
-        Row::new("conflict_defence_frames", announcements as f64, "frames", 1, "announcements within a second of that claim (a defence is one request and one reply)"),
+        Row::new(
+            "conflict_defence_ms",
+            ms(gap(began, defence.at)),
+            "ms",
+            1,
+            "a foreign host announces an address of ours once: until it is defended",
+        ),
+        Row::new(
+            "conflict_defence_frames",
+            announcements as f64,
+            "frames",
+            1,
+            "announcements within a second of that claim (a defence is one request and one reply)",
+        ),
     ]);
 
     let claimed = SystemTime::now();
@@ -137,7 +153,13 @@ async fn after(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
         let now = SystemTime::now();
         let since = now.checked_sub(Duration::from_millis(500)).context("clock")?;
         let ours: BTreeSet<Mac> = stage.lan.nodes().iter().map(|n| n.mac).collect();
-        let recent = stage.prober.timeline()?.heard.into_iter().filter(|h| h.at >= since && ours.contains(&h.mac)).count();
+        let recent = stage
+            .prober
+            .timeline()?
+            .heard
+            .into_iter()
+            .filter(|h| h.at >= since && ours.contains(&h.mac))
+            .count();
         Ok(Seen::when(recent == 0, recent))
     });
     let took = ms(gap(claimed, SystemTime::now())) - 500.0;
@@ -147,8 +169,20 @@ async fn after(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     let frames = heard.iter().filter(|h| h.how == How::Gratuitous && h.mac == mac && h.at >= claimed).count();
     let conflicts = stage.lan.conflicts().await.map_or(0, |all| all.len());
     rows.extend([
-        Row::new("conflict_parked_ms", took.round(), "ms", 1, "the foreign host goes on claiming it, five times a second: until no speaker answers for it"),
-        Row::new("conflict_parked_frames", frames as f64, "frames", 1, "announcements of the owner from then until it gave up"),
+        Row::new(
+            "conflict_parked_ms",
+            took.round(),
+            "ms",
+            1,
+            "the foreign host goes on claiming it, five times a second: until no speaker answers for it",
+        ),
+        Row::new(
+            "conflict_parked_frames",
+            frames as f64,
+            "frames",
+            1,
+            "announcements of the owner from then until it gave up",
+        ),
         Row::new("conflict_objects_after", conflicts as f64, "", 1, "AddressConflicts that exist then"),
     ]);
     Ok(())

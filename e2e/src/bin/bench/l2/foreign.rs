@@ -33,22 +33,49 @@ pub(crate) async fn flood(stage: &mut Stage, suffix: &str, vips: &str, rows: &mu
     client_port("off")?;
     stage.prober.ask_for(stage.vips.get(..10).unwrap_or_default(), EVERY);
     let quiet = watch(stage).await?;
-    let injector = Injector::start(&stranger.netns, requests(stranger.mac, stranger.v4, FIRST, 16_000), Some(RATE))?;
+    let injector =
+        Injector::start(&stranger.netns, requests(stranger.mac, stranger.v4, FIRST, 16_000), Some(RATE))?;
     // The first second is the kernel's: queues and caches.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let loud = watch(stage).await?;
     let rate = injector.rate().round();
     drop(injector);
     client_port("on")?;
-    let row = |name: &str, value: f64, unit: &str, n: usize, what: &str| Row::new(&format!("{name}{suffix}"), value, unit, n, what);
+    let row = |name: &str, value: f64, unit: &str, n: usize, what: &str| {
+        Row::new(&format!("{name}{suffix}"), value, unit, n, what)
+    };
     rows.extend([
-        row("foreign_arp_per_s", rate, "1/s", 1, &format!("broadcast ARP requests for addresses of nobody; a speaker with {vips}")),
-        row("foreign_arp_cpu_pct", loud.cpu_pct, "%", 1, "CPU of the speaker, in % of a core, during 10 s of it"),
+        row(
+            "foreign_arp_per_s",
+            rate,
+            "1/s",
+            1,
+            &format!("broadcast ARP requests for addresses of nobody; a speaker with {vips}"),
+        ),
+        row(
+            "foreign_arp_cpu_pct",
+            loud.cpu_pct,
+            "%",
+            1,
+            "CPU of the speaker, in % of a core, during 10 s of it",
+        ),
         row("foreign_arp_quiet_cpu_pct", quiet.cpu_pct, "%", 1, "the same without it"),
-        row("foreign_arp_delay_p50_us", loud.p50_us, "us", loud.n, "from a question of the client to the answer at its interface, during it"),
+        row(
+            "foreign_arp_delay_p50_us",
+            loud.p50_us,
+            "us",
+            loud.n,
+            "from a question of the client to the answer at its interface, during it",
+        ),
         row("foreign_arp_delay_p99_us", loud.p99_us, "us", loud.n, "of these"),
         row("foreign_arp_quiet_delay_p99_us", quiet.p99_us, "us", quiet.n, "the same without it"),
-        row("foreign_arp_unanswered", loud.unanswered as f64, "", loud.n, "questions of the client without an answer, during it"),
+        row(
+            "foreign_arp_unanswered",
+            loud.unanswered as f64,
+            "",
+            loud.n,
+            "questions of the client without an answer, during it",
+        ),
     ]);
     Ok(())
 }
@@ -88,7 +115,8 @@ fn delays(timeline: &Timeline) -> (Vec<f64>, usize) {
         if last.is_none_or(|last| gap(asked.at, last) < Duration::from_millis(300)) {
             continue; // the answer may be on its way
         }
-        let next = timeline.asked.get(i + 1..).unwrap_or_default().iter().find(|n| n.ip == asked.ip).map(|n| n.at);
+        let next =
+            timeline.asked.get(i + 1..).unwrap_or_default().iter().find(|n| n.ip == asked.ip).map(|n| n.at);
         let from = timeline.heard.partition_point(|h| h.at < asked.at);
         let answers = timeline.heard.get(from..).unwrap_or_default().iter();
         let answer = answers.take_while(|h| next.is_none_or(|next| h.at < next)).find(|h| h.ip == asked.ip);

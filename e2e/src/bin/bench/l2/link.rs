@@ -29,7 +29,8 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
             samples.push(took);
             healed.push(two);
         }
-        let what = format!("{SPEAKERS} speakers: the announcer's cable is cut, {what} -> an answer by another");
+        let what =
+            format!("{SPEAKERS} speakers: the announcer's cable is cut, {what} -> an answer by another");
         rows.extend(spread(name, "", &samples, &what)?);
         cut.extend(samples);
     }
@@ -44,7 +45,12 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
         split.push(took);
         healed.push(two);
     }
-    rows.extend(spread("partition", "", &split, "the network splits in halves, the announcer is in the other one")?);
+    rows.extend(spread(
+        "partition",
+        "",
+        &split,
+        "the network splits in halves, the announcer is in the other one",
+    )?);
     rows.push(worst(
         "heal_partition_two_answer_ms",
         &healed,

@@ -42,7 +42,10 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
         let at = stage.lan.node_mut(victim)?.kill();
         let (claimed, answered) = taken(stage, &its, mac, at).await.with_context(|| format!("run {run}"))?;
         let last = *claimed.last().context("nothing was the victim's")?;
-        say(&format!("{} addresses of node {victim}: the last has another node after {last:.0} ms", its.len()));
+        say(&format!(
+            "{} addresses of node {victim}: the last has another node after {last:.0} ms",
+            its.len()
+        ));
         firsts.push(claimed.first().copied().unwrap_or_default());
         middles.push(percentile(&claimed, 0.5));
         lasts.push(last);
@@ -80,7 +83,9 @@ async fn settled(stage: &mut Stage) -> Result<BTreeMap<Ipv4Addr, Mac>> {
         }
         let single = owners.values().filter(|macs| macs.len() == 1).count();
         Ok(if single == stage.vips.len() && owners.len() == single {
-            Seen::Done(owners.into_iter().filter_map(|(ip, macs)| Some((ip, macs.into_iter().next()?))).collect())
+            Seen::Done(
+                owners.into_iter().filter_map(|(ip, macs)| Some((ip, macs.into_iter().next()?))).collect(),
+            )
         } else {
             Seen::Not(format!("{single} of {}, {} by several", stage.vips.len(), owners.len() - single))
         })
@@ -88,7 +93,12 @@ async fn settled(stage: &mut Stage) -> Result<BTreeMap<Ipv4Addr, Mac>> {
 }
 
 /// Milliseconds until each address was announced or answered by another, and until it was answered; both sorted.
-async fn taken(stage: &Stage, its: &[Ipv4Addr], than: Mac, since: SystemTime) -> Result<(Vec<f64>, Vec<f64>)> {
+async fn taken(
+    stage: &Stage,
+    its: &[Ipv4Addr],
+    than: Mac,
+    since: SystemTime,
+) -> Result<(Vec<f64>, Vec<f64>)> {
     let look = || {
         let timeline = stage.prober.timeline()?;
         let by_other = timeline.heard.into_iter().filter(|h| h.mac != than && h.at >= since);

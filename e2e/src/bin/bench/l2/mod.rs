@@ -23,9 +23,8 @@ use crate::Row;
 use crate::report::say;
 
 /// The parts, in the order in which they run.
-pub(crate) const PARTS: [&str; 11] = [
-    "memory", "kill", "link", "stop", "api", "many", "foreign", "conflict", "strangers", "planned", "busy",
-];
+pub(crate) const PARTS: [&str; 11] =
+    ["memory", "kill", "link", "stop", "api", "many", "foreign", "conflict", "strangers", "planned", "busy"];
 
 /// Measures these parts, or all when none is named. What failed comes second, a line each.
 pub(crate) async fn measure(parts: &[String]) -> (Vec<Row>, Vec<String>) {

@@ -65,7 +65,8 @@ async fn all(lab: &Lab, rows: &mut Vec<Row>) -> Result<()> {
     lab.announcer(vip).await?;
     lab.rules(&lab.node_names(), &[vip], &[]).await?;
     let IpAddr::V4(v4) = vip else { bail!("{vip} is no IPv4 address") };
-    let client = Client { lab, vip: v4, prober: Prober::start(&lab.client_netns(), CLIENT_V4, &[v4], EVERY)? };
+    let client =
+        Client { lab, vip: v4, prober: Prober::start(&lab.client_netns(), CLIENT_V4, &[v4], EVERY)? };
 
     let rounds = runs(3)?.max(1);
     let mut rolled = Told::default();
@@ -78,14 +79,19 @@ async fn all(lab: &Lab, rows: &mut Vec<Row>) -> Result<()> {
     let mut drained = Told::default();
     for round in 0..rounds {
         say(&format!("drain {round}"));
-        drained.add(client.during(drain(lab, vip)).await?);
+        drained.add(client.during(client.drain()).await?);
     }
-    drained.rows("drain", "the announcing node is annotated patina.io/drain=true, and released", rounds, rows);
+    drained.rows(
+        "drain",
+        "the announcing node is annotated patina.io/drain=true, and released",
+        rounds,
+        rows,
+    );
 
     let mut evicted = Told::default();
     for round in 0..rounds {
         say(&format!("eviction {round}"));
-        evicted.add(client.during(evict(lab, vip)).await?);
+        evicted.add(client.during(client.evict()).await?);
     }
     evicted.rows("evict", "the announcing node is cordoned and its speaker's Pod deleted", rounds, rows);
     Ok(())
@@ -112,7 +118,7 @@ struct Told {
 impl Client<'_> {
     /// Traffic from a second before the work to a second after it.
     async fn during(&self, work: impl Future<Output = Result<()>>) -> Result<Told> {
-        self.lab.announcer(self.vip.into()).await?;
+        self.announcer(|_| true)?;
         self.prober.forget();
         let began = SystemTime::now();
         let traffic = Traffic::start(&self.lab.client_netns(), SocketAddr::new(self.vip.into(), ECHO), RATE)?;
@@ -125,10 +131,16 @@ impl Client<'_> {
         let now = timeline.asked.last().context("nothing was asked")?.at;
         let changes = timeline.changes(self.vip);
         for change in &changes {
-            say(&format!("it went from {:02x?} to {:02x?}, silent for {:.0?}", change.from, change.to, change.silence));
+            say(&format!(
+                "it went from {:02x?} to {:02x?}, silent for {:.0?}",
+                change.from, change.to, change.silence
+            ));
         }
         for lost in counted.lost.iter().take(5) {
-            say(&format!("lost: sent {:.0?} after the start", lost.duration_since(began).unwrap_or_default()));
+            say(&format!(
+                "lost: sent {:.0?} after the start",
+                lost.duration_since(began).unwrap_or_default()
+            ));
         }
         let Counted { sent, lost, slowest } = counted;
         let two = timeline.answered_by_two(self.vip, began).len();
@@ -143,6 +155,39 @@ impl Client<'_> {
     }
 }
 
+impl Client<'_> {
+    /// Waits until one node that `wanted` takes has answered alone for a while. The lab's own question would be answered
+    /// among those of the prober.
+    fn announcer(&self, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        wait::until_blocking("the wanted node answers alone", secs(30), || {
+            let mac = self.prober.sole_owner(self.vip, Duration::from_millis(300), secs(5))?;
+            let node = self.lab.plan().node_of_mac(mac).context("not a node")?.name.clone();
+            Ok(if wanted(&node) { Seen::Done(node) } else { Seen::Not(node) })
+        })
+    }
+
+    async fn drain(&self) -> Result<()> {
+        let kubectl = self.lab.kubectl();
+        let node = self.announcer(|_| true)?;
+        kubectl.run(&["annotate", "node", &node, "patina.io/drain=true", "--overwrite"])?;
+        self.announcer(|other| other != node)?;
+        kubectl.run(&["annotate", "node", &node, "patina.io/drain-"])?;
+        self.announcer(|other| other == node).map(drop)
+    }
+
+    /// Cordoned, so that nothing new comes; the speaker tolerates that, and its DaemonSet starts another.
+    async fn evict(&self) -> Result<()> {
+        let kubectl = self.lab.kubectl();
+        let node = self.announcer(|_| true)?;
+        kubectl.run(&["cordon", &node])?;
+        let on_it = format!("--field-selector=spec.nodeName={node}");
+        kubectl.run(&["delete", "pod", "-n", "metallb-system", "-l", SPEAKERS, &on_it])?;
+        self.lab.pods("metallb-system", SPEAKERS, usize::from(NODES)).await?;
+        self.announcer(|_| true)?;
+        kubectl.run(&["uncordon", &node]).map(drop)
+    }
+}
+
 impl Told {
     fn add(&mut self, other: Told) {
         self.sent += other.sent;
@@ -154,7 +199,9 @@ impl Told {
     }
 
     fn rows(&self, name: &str, what: &str, rounds: usize, rows: &mut Vec<Row>) {
-        let row = |part: &str, value: f64, unit: &str, n: usize, what: String| Row::new(&format!("{name}_{part}"), value, unit, n, what);
+        let row = |part: &str, value: f64, unit: &str, n: usize, what: String| {
+            Row::new(&format!("{name}_{part}"), value, unit, n, what)
+        };
         rows.extend([
             row("lost", self.lost as f64, "requests", self.sent, format!("{what}, {rounds} times, at {RATE} requests/s (UDP echo through the address and kube-proxy; the client forgets the MAC address every 100 ms): unanswered within 0.9 s")),
             row("slowest_ms", ms(self.slowest).round(), "ms", self.sent, "the slowest answer".to_owned()),
@@ -168,7 +215,8 @@ impl Told {
 /// All speakers, as `kubectl rollout restart` does it, until every Pod is another one and ready.
 async fn roll(lab: &Lab) -> Result<()> {
     let kubectl = lab.kubectl();
-    let daemon_set = kubectl.run(&["get", "daemonset", "-n", "metallb-system", "-l", SPEAKERS, "-o", "name"])?;
+    let daemon_set =
+        kubectl.run(&["get", "daemonset", "-n", "metallb-system", "-l", SPEAKERS, "-o", "name"])?;
     let daemon_set = daemon_set.trim().to_owned();
     kubectl.run(&["rollout", "restart", "-n", "metallb-system", &daemon_set])?;
     wait::until("every speaker was restarted", secs(120), || async {
@@ -180,23 +228,4 @@ async fn roll(lab: &Lab) -> Result<()> {
     })
     .await?;
     lab.pods("metallb-system", SPEAKERS, usize::from(NODES)).await.map(drop)
-}
-
-async fn drain(lab: &Lab, vip: IpAddr) -> Result<()> {
-    let node = lab.announcer(vip).await?.name;
-    lab.kubectl().run(&["annotate", "node", &node, "patina.io/drain=true", "--overwrite"])?;
-    lab.announced_by_other(vip, &node).await?;
-    lab.kubectl().run(&["annotate", "node", &node, "patina.io/drain-"])?;
-    lab.announced_by(vip, &node).await
-}
-
-/// Cordoned, so that nothing new comes; the speaker tolerates that, and its DaemonSet starts another.
-async fn evict(lab: &Lab, vip: IpAddr) -> Result<()> {
-    let node = lab.announcer(vip).await?.name;
-    lab.kubectl().run(&["cordon", &node])?;
-    let on_it = format!("--field-selector=spec.nodeName={node}");
-    lab.kubectl().run(&["delete", "pod", "-n", "metallb-system", "-l", SPEAKERS, &on_it])?;
-    lab.pods("metallb-system", SPEAKERS, usize::from(NODES)).await?;
-    lab.announcer(vip).await?;
-    lab.kubectl().run(&["uncordon", &node]).map(drop)
 }

@@ -10,9 +10,9 @@ use patina_e2e::prober::Prober;
 use patina_e2e::prober::timeline::{Heard, How, gap};
 use patina_e2e::wait::secs;
 
+use crate::Row;
 use crate::cluster::release_binary;
 use crate::report::{percentile, say};
-use crate::Row;
 
 /// The client asks for an address that often.
 pub(crate) const EVERY: Duration = Duration::from_millis(10);
@@ -30,7 +30,10 @@ pub(crate) fn runs(usual: usize) -> Result<usize> {
 }
 
 pub(crate) fn programs() -> Result<Programs> {
-    Ok(Programs { speaker: release_binary("patina-speaker")?, controller: release_binary("patina-controller")? })
+    Ok(Programs {
+        speaker: release_binary("patina-speaker")?,
+        controller: release_binary("patina-controller")?,
+    })
 }
 
 /// A LAN with a few addresses that a client asks for.

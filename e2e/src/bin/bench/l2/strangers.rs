@@ -29,8 +29,16 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     heard.first().context("no datagram between speakers in 5 s")?;
     let attacks = [
         ("replayed", "their own datagrams again", forge(&heard, &stranger, |_| {})?),
-        ("truncated", "their own datagrams, cut in half", forge(&heard, &stranger, |p| p.truncate(p.len() / 2))?),
-        ("altered", "their own datagrams with a bit changed, as with a wrong key", forge(&heard, &stranger, flip_last)?),
+        (
+            "truncated",
+            "their own datagrams, cut in half",
+            forge(&heard, &stranger, |p| p.truncate(p.len() / 2))?,
+        ),
+        (
+            "altered",
+            "their own datagrams with a bit changed, as with a wrong key",
+            forge(&heard, &stranger, flip_last)?,
+        ),
         ("junk", "random bytes", junk(stage.lan.nodes(), &stranger)?),
     ];
     for (name, what, frames) in attacks {
@@ -39,7 +47,9 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
         let rate = injector.rate().round();
         drop(injector);
         say(&format!("{name}: {rate} datagrams per second"));
-        let what = format!("a stranger sends {what} as fast as it can ({rate}/s to {SPEAKERS} speakers): kill -9 -> an answer by another");
+        let what = format!(
+            "a stranger sends {what} as fast as it can ({rate}/s to {SPEAKERS} speakers): kill -9 -> an answer by another"
+        );
         rows.extend(spread(&format!("kill_{name}"), "", &samples, &what)?);
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
