@@ -48,6 +48,8 @@ const PERMISSIONS: &str = "
     # The webhook: its certificates, and two fields of two objects by their names.
     controller  yes  update  secrets:metallb-webhook-cert                metallb-system
     controller  no   update  secrets:other                               metallb-system
+    controller  yes  patch   secrets:patina-memberlist                   metallb-system
+    controller  no   patch   secrets:other                               metallb-system
     controller  no   delete  secrets:metallb-webhook-cert                metallb-system
     controller  yes  watch   discovery.k8s.io/endpointslices             metallb-system
     controller  no   list    discovery.k8s.io/endpointslices             default

@@ -46,6 +46,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
+{{/* The Secret with the key of the speakers' membership. */}}
+{{- define "patina.memberlistSecretName" -}}
+{{- default (printf "%s-memberlist" (include "patina.fullname" .)) .Values.speaker.secretName }}
+{{- end }}
+
 {{/* image: and imagePullPolicy: of a container; (list $ .Values.controller.image). */}}
 {{- define "patina.image" -}}
 {{- $root := index . 0 }}
