@@ -109,7 +109,6 @@ impl Driver {
             tokio::task::yield_now().await;
         }
         follower.abort();
-        self.fence.set(None);
         Ok(())
     }
 
