@@ -14,25 +14,32 @@ pub struct Fence {
     began: Instant,
     /// Nanoseconds after `began`; 0: closed; `u64::MAX`: open for ever.
     until: Arc<AtomicU64>,
+    /// How often it was opened.
+    openings: Arc<AtomicU64>,
 }
 
 impl Fence {
     /// Open for ever: there is no membership.
     #[must_use]
     pub fn open() -> Self {
-        Self { began: Instant::now(), until: Arc::new(AtomicU64::new(u64::MAX)) }
+        Self { began: Instant::now(), until: Arc::new(AtomicU64::new(u64::MAX)), openings: Arc::default() }
     }
 
     /// Closed until [`Fence::set`].
     #[must_use]
     pub fn closed() -> Self {
-        Self { began: Instant::now(), until: Arc::new(AtomicU64::new(0)) }
+        Self { began: Instant::now(), until: Arc::new(AtomicU64::new(0)), openings: Arc::default() }
     }
 
     /// Frames may be answered until then; `None`: not at all.
     pub fn set(&self, until: Option<Instant>) {
         let after = |until: Instant| until.saturating_duration_since(self.began);
         let nanos = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX - 1);
+        let now = Instant::now();
+        if until.is_some_and(|until| until > now) && !self.permits(now) {
+            // Before the lease: whoever sees that it is open sees that it was opened.
+            self.openings.fetch_add(1, Ordering::Release);
+        }
         self.until.store(until.map_or(0, |until| nanos(after(until))), Ordering::Release);
     }
 
@@ -42,6 +49,15 @@ impl Fence {
         let until = self.until.load(Ordering::Acquire);
         let now = now.saturating_duration_since(self.began).as_nanos();
         until == u64::MAX || now < u128::from(until)
+    }
+}
+
+impl Fence {
+    /// Another number than before: it was closed in between. What waits in a queue since before that is not to be
+    /// answered, though the fence permits it now. Ask after [`Fence::permits`].
+    #[must_use]
+    pub fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Acquire)
     }
 }
 
@@ -60,5 +76,20 @@ mod tests {
         fence.set(None);
         assert!(!fence.permits(now));
         assert!(Fence::open().permits(now + Duration::from_secs(1_000_000)));
+    }
+
+    #[test]
+    fn every_opening_after_a_pause_counts() {
+        let (fence, now) = (Fence::closed(), Instant::now());
+        let hour = Duration::from_secs(3600);
+        assert_eq!(fence.openings(), 0);
+        fence.set(Some(now + hour));
+        fence.set(Some(now + 2 * hour));
+        assert_eq!(fence.openings(), 1, "prolonged, not opened");
+        fence.set(None);
+        fence.set(Some(now));
+        assert_eq!(fence.openings(), 1, "a lease that has run out already opens nothing");
+        fence.set(Some(now + hour));
+        assert_eq!(fence.openings(), 2);
     }
 }

@@ -1,35 +1,45 @@
 //! Recorded frames and what the responder says to them: `tests/golden/frames/*.txt`. A new case needs no Rust.
 //!
-//! `<` lines are the bytes of a frame in hex, received on an interface with the MAC 02:00:0a:00:00:02 that announces
-//! 172.25.7.100, 172.25.7.101, fd00:25:7::100 and fd00:25:7::101. `>` lines are the answer: `reply ADDRESS` and the
+//! `<` lines are the bytes of a frame in hex, received on an interface with the MAC 02:00:0a:00:00:02 (another one of the
+//! same node has 02:00:0a:00:00:03) that announces 172.25.7.100, 172.25.7.101, fd00:25:7::100 and fd00:25:7::101, listens
+//! for .110 and ::110, probes .111 and ::111, and answers for .112 and ::112 without announcing them. `>` lines are the answer: `reply ADDRESS` and the
 //! bytes that are sent, or `dropped REASON: SENTENCE`. Several exchanges may follow one another. The bytes come from
 //! tcpdump or from a few lines of Python, never from our own encoder.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 mod golden;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::sync::Arc;
 
-use patina_speaker_core::intent::L2Announcement;
+use patina_speaker_core::l2::duty::{Duties, Duty, Mode};
 use patina_speaker_core::l2::responder::Responder;
 
 const INTERFACE: u32 = 3;
 const MAC: [u8; 6] = [2, 0, 0x0a, 0, 0, 2];
+const OTHER_MAC: [u8; 6] = [2, 0, 0x0a, 0, 0, 3];
 
 #[test]
 fn recorded_frames() {
-    let announced: BTreeMap<IpAddr, L2Announcement> =
-        ["172.25.7.100", "172.25.7.101", "fd00:25:7::100", "fd00:25:7::101"]
-            .iter()
-            .map(|ip| {
-                let interfaces = std::sync::Arc::new([INTERFACE].into());
-                (ip.parse().unwrap(), L2Announcement { interfaces, ..L2Announcement::default() })
-            })
-            .collect();
+    let announced = ["172.25.7.100", "172.25.7.101", "fd00:25:7::100", "fd00:25:7::101"];
+    let listened = ["172.25.7.110", "fd00:25:7::110"];
+    let probed = ["172.25.7.111", "fd00:25:7::111"];
+    let answered = ["172.25.7.112", "fd00:25:7::112"];
+    let mut duties = Duties::new();
+    for (mode, ips) in [
+        (Mode::Announce, &announced[..]),
+        (Mode::Listen, &listened[..]),
+        (Mode::Probe, &probed[..]),
+        (Mode::Answer, &answered[..]),
+    ] {
+        for ip in ips {
+            let interfaces = Arc::new([INTERFACE].into());
+            duties.insert(ip.parse().unwrap(), Duty { interfaces, mode, round: 0, defence: 0 });
+        }
+    }
     let mut responder = Responder::default();
-    responder.set(&announced);
+    responder.set(Arc::new(duties));
+    responder.set_own([MAC, OTHER_MAC].into());
     golden::run("frames", "txt", |text| {
         let (mut expected, mut actual) = (String::new(), String::new());
         for exchange in exchanges(text) {

@@ -6,11 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patina_crds::config::{Config, L2Advertisement, ObjectRef, Pool, ServiceAllocation};
-use patina_speaker_core::intent::intent;
+use patina_crds::net::Family;
+use patina_speaker_core::intent::{L2Announcement, intent};
 use patina_speaker_core::l2::announcer::{Announcer, Input, Output, Settings};
+use patina_speaker_core::l2::duty::{Duties, Duty, Mode};
 use patina_speaker_core::l2::responder::Responder;
 use patina_speaker_core::l2::wire::arp::{Arp, Operation};
 use patina_speaker_core::l2::wire::ndp::{Envelope, Message, Solicitation, group_mac, solicited_node};
@@ -137,8 +140,11 @@ impl Segment {
     fn revive(&mut self, node: usize) {
         let n = u8::try_from(node).unwrap();
         self.nodes[node] = Node { alive: true, ..Node::new(n, &self.views[node].name.clone()) };
-        let interface = Input::Interface { index: INTERFACE, mac: self.nodes[node].mac };
-        self.nodes[node].announcer.handle(self.now, interface);
+        let mac = self.nodes[node].mac;
+        for family in [Family::V4, Family::V6] {
+            let interface = Input::Interface { index: INTERFACE, family, mac };
+            self.nodes[node].announcer.handle(self.now, interface);
+        }
         self.tell();
     }
 
@@ -238,10 +244,17 @@ impl Segment {
             interfaces: &[interface],
             options: &Options::default(),
         });
-        node.responder.set(&intent.leading());
-        for input in node.announcer.diff(&intent.leading()) {
-            node.announcer.handle(self.now, input);
-        }
+        let announce = |announcement: &L2Announcement| Duty {
+            interfaces: Arc::clone(&announcement.interfaces),
+            mode: Mode::Announce,
+            round: 0,
+            defence: 0,
+        };
+        let leading = intent.leading();
+        let duties: Arc<Duties> =
+            Arc::new(leading.iter().map(|(ip, announcement)| (*ip, announce(announcement))).collect());
+        node.responder.set(Arc::clone(&duties));
+        node.announcer.handle(self.now, Input::Duties(duties));
         self.drain(index);
     }
 

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
-use patina_speaker_core::intent::L2Announcement;
+use patina_speaker_core::l2::duty::{Duty, Mode};
 use patina_speaker_core::l2::responder::Responder;
 use patina_speaker_core::l2::wire::arp::{Arp, Operation};
 use patina_speaker_core::l2::wire::ndp::{Advertisement, Envelope, Message, Solicitation, solicited_node};
@@ -65,10 +66,9 @@ fn advertisement() -> impl Strategy<Value = Advertisement> {
 }
 
 fn responder(ips: &[IpAddr]) -> Responder {
-    let announcement =
-        L2Announcement { interfaces: std::sync::Arc::new([3].into()), ..L2Announcement::default() };
+    let duty = Duty { interfaces: Arc::new([3].into()), mode: Mode::Announce, round: 0, defence: 0 };
     let mut responder = Responder::default();
-    responder.set(&ips.iter().map(|ip| (*ip, announcement.clone())).collect());
+    responder.set(Arc::new(ips.iter().map(|ip| (*ip, duty.clone())).collect()));
     responder
 }
 

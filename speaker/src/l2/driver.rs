@@ -1,116 +1,132 @@
 //! The driver of the layer 2 machines: sockets in, frames out, one deadline. It decides nothing.
 //!
-//! One task owns all sockets. Per wake-up it takes at most [`BUDGET`] frames, and sends as many, before it lets the other
-//! tasks run: a flood on the wire cannot starve the decisions.
+//! One task owns all sockets. Per wake-up it takes at most [`BUDGET`] frames, and sends as many, before it looks at
+//! everything else again: a flood on the wire delays neither new duties nor announcements.
+//!
+//! **The fence.** Before each frame that is sent the driver asks whether it may ([`Fence`]). A process that was stopped wakes
+//! with a lease that has run out, so what waits in its sockets finds the fence closed. Should the others let it back in
+//! before this thread has run, those frames would find it open: so an answer goes out only if the fence has not been
+//! opened since the queues were last emptied ([`Driver::is_late`]). What is left is a process that is stopped between the
+//! question and the system call behind it: that one frame goes out late, and no program can prevent it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use patina_crds::net::Family;
-use patina_speaker_core::intent::L2Announcement;
-use patina_speaker_core::l2::announcer::{Announcer, Input, Output, Settings};
-use patina_speaker_core::l2::duty::{Claim, ClaimKind, Duties, Duty, Mode};
-use patina_speaker_core::l2::filter;
+use patina_speaker_core::l2::announcer::{Announcer, Input, Output, Settings, What};
+use patina_speaker_core::l2::duty::{self, Duties};
 use patina_speaker_core::l2::responder::{Dropped, Responder};
 use patina_speaker_core::l2::wire::Mac;
 use patina_speaker_core::view::InterfaceView;
-use socket2::SockFilter;
 use tokio::sync::{mpsc, watch};
 
-use super::socket::{Frame, FrameSocket, Groups, Protocol};
+use super::links::{Change, Key, Links, family, protocol};
+use super::memberships::Memberships;
+use super::news::News;
+use super::socket::{Frame, Protocol};
 use super::{Desired, Heard};
 use crate::deadline::until;
+use crate::fence::Fence;
 use crate::metrics::L2Metrics;
 
 /// Frames taken, and frames sent, per wake-up.
 const BUDGET: usize = 64;
-/// After a socket could not be opened (the interface was about to vanish, or a permission is missing).
-const REOPEN: Duration = Duration::from_secs(1);
 /// Longer than any frame that asks for something; the rest of a longer one is padding.
 const LONGEST_FRAME: usize = 2048;
-
-type Key = (u32, Protocol);
+/// A device whose queue is full holds up the announcements for this long; then the frame is lost, as on the wire.
+const BLOCKED: Duration = Duration::from_millis(20);
+/// More than a socket's memory holds: emptying its queue ends, whatever the wire brings meanwhile.
+const MOST_QUEUED: usize = 4096;
+/// Frames with our own MAC are warned of once in this time per interface.
+const WARN: Duration = Duration::from_secs(60);
 
 /// Sockets and machines.
 #[derive(Debug)]
 pub struct Driver {
     desired: watch::Receiver<Desired>,
-    heard: mpsc::Sender<Heard>,
+    news: News,
+    fence: Fence,
+    /// [`Fence::openings`] when the queues were last emptied.
+    openings: u64,
     metrics: L2Metrics,
     responder: Responder,
     announcer: Announcer,
-    sockets: BTreeMap<Key, FrameSocket>,
-    groups: Groups,
-    /// Interfaces that the announcer knows.
-    known: BTreeSet<u32>,
-    /// The present MAC of every interface.
-    macs: BTreeMap<u32, Mac>,
-    /// Sockets that could not be opened: tried again.
-    failed: BTreeSet<Key>,
-    /// Groups that could not be joined: tried again. Everything else on the interface goes on.
-    unjoined: BTreeSet<(u32, Ipv6Addr)>,
-    /// The last error of each that was logged.
-    said: BTreeMap<Key, String>,
-    reopen: Option<Instant>,
-    /// Where the next round over the sockets starts, so that none starves.
-    turn: usize,
+    links: Links,
+    memberships: Memberships,
+    interfaces: Arc<Vec<InterfaceView>>,
+    duties: Arc<Duties>,
+    /// An announcement that waits for its device, and how long it does.
+    blocked: Option<(Instant, Send)>,
+    /// When an interface was last warned of.
+    warned: BTreeMap<u32, Instant>,
+}
+
+/// A frame that nobody asked for.
+#[derive(Debug)]
+struct Send {
+    ifindex: u32,
+    ip: IpAddr,
+    what: What,
+    frame: Vec<u8>,
 }
 
 impl Driver {
-    /// A driver that does what `desired` says, once it runs.
+    /// A driver that does what `desired` says, once it runs, as long as `fence` permits it.
     #[must_use]
     pub fn new(
         desired: watch::Receiver<Desired>,
         heard: mpsc::Sender<Heard>,
-        refresh: Option<Duration>,
+        fence: Fence,
+        settings: Settings,
         metrics: L2Metrics,
     ) -> Self {
         Self {
             desired,
-            heard,
+            news: News::new(heard),
+            openings: fence.openings(),
+            fence,
             metrics,
             responder: Responder::default(),
-            announcer: Announcer::new(Settings { refresh }),
-            sockets: BTreeMap::new(),
-            groups: Groups::default(),
-            known: BTreeSet::new(),
-            macs: BTreeMap::new(),
-            failed: BTreeSet::new(),
-            unjoined: BTreeSet::new(),
-            said: BTreeMap::new(),
-            reopen: None,
-            turn: 0,
+            announcer: Announcer::new(settings),
+            links: Links::default(),
+            memberships: Memberships::default(),
+            interfaces: Arc::default(),
+            duties: Arc::default(),
+            blocked: None,
+            warned: BTreeMap::new(),
         }
     }
 
     /// Runs until nobody can desire anything any more. With it, all answers end.
     pub async fn run(mut self) {
         let mut buffer = vec![0; LONGEST_FRAME];
-        let mut more = false;
+        let (mut more, mut turn) = (false, 0);
         loop {
-            let deadline = [self.announcer.poll_timeout(), self.reopen].into_iter().flatten().min();
+            if self.is_late() {
+                self.empty_queues(&mut buffer);
+            }
+            let blocked = self.blocked.as_ref().map(|(until, _)| *until);
+            let timers =
+                [self.announcer.poll_timeout(), self.links.poll_timeout(), self.memberships.poll_timeout()];
+            // Nothing is announced past one that waits.
+            let timers = timers.into_iter().skip(usize::from(blocked.is_some())).flatten();
+            let deadline = timers.chain(blocked).min();
             tokio::select! {
                 changed = self.desired.changed() => match changed {
                     Ok(()) => self.apply(Instant::now()),
                     Err(_) => return,
                 },
-                (key, result) = poll_fn(|cx| poll_frames(&self.sockets, &mut self.turn, cx, &mut buffer)) => {
+                (key, result) = poll_fn(|cx| self.links.poll_receive(&mut turn, cx, &mut buffer)) => {
                     self.receive(key, result, &buffer);
-                    self.receive_more(&mut buffer);
+                    self.receive_more(&mut turn, &mut buffer);
                 }
-                () = until(deadline) => {
-                    let now = Instant::now();
-                    if self.reopen.is_some_and(|at| at <= now) {
-                        self.apply(now);
-                    }
-                    self.announcer.handle_timeout(now);
-                }
+                sent = poll_fn(|cx| poll_blocked(self.blocked.as_ref(), &self.links, &self.fence, cx)) => self.unblock(sent),
+                () = until(deadline) => self.handle_timeout(Instant::now()),
                 () = std::future::ready(()), if more => {}
             }
             more = self.send();
@@ -121,94 +137,50 @@ impl Driver {
     /// Makes sockets, responder and announcer what is desired.
     fn apply(&mut self, now: Instant) {
         let desired = self.desired.borrow_and_update().clone();
-        let up: BTreeMap<u32, &InterfaceView> = desired
-            .interfaces
-            .iter()
-            .filter(|interface| interface.up)
-            .map(|interface| (interface.index, interface))
-            .collect();
-        let (addresses, quiet) = by_mode(&desired.duties);
-        let needed: BTreeSet<Key> = addresses
-            .iter()
-            .flat_map(|(ip, announcement)| {
-                announcement.interfaces.iter().map(|index| (*index, protocol(*ip)))
-            })
-            .filter(|(index, _)| up.contains_key(index))
-            .collect();
+        let before = std::mem::replace(&mut self.duties, Arc::clone(&desired.duties));
+        for (ip, old, new) in duty::changes(&before, &desired.duties) {
+            self.links.note(ip, old, new);
+            if new.is_none() {
+                self.metrics.forget(ip);
+            }
+        }
+        self.interfaces = desired.interfaces;
+        self.responder.set(Arc::clone(&desired.duties));
+        self.responder.set_own(self.interfaces.iter().map(|interface| interface.mac).collect());
+        self.announcer.handle(now, Input::Duties(desired.duties));
+        self.news.forget();
+        self.settle(now);
+    }
 
-        let lost: Vec<u32> = self.known.iter().copied().filter(|index| !up.contains_key(index)).collect();
-        for index in lost {
-            self.lose(now, index);
-        }
-        self.responder.set(&addresses);
-        for input in self.announcer.diff_with_quiet(&addresses, &quiet) {
-            if let Input::Release { ip } = &input {
-                self.metrics.forget(*ip);
-            }
-            self.announcer.handle(now, input);
-        }
-        self.sockets.retain(|key, _| needed.contains(key));
-        self.failed.retain(|key| needed.contains(key));
-        self.said.retain(|key, _| needed.contains(key));
-        for key in &needed {
-            self.open(now, *key);
-        }
-        for (index, interface) in up {
-            let usable = |protocol| {
-                let key = (index, protocol);
-                !needed.contains(&key) || self.sockets.contains_key(&key)
-            };
-            if usable(Protocol::Arp) && usable(Protocol::Ipv6) {
-                self.known.insert(index);
-                self.announcer.handle(now, Input::Interface { index, mac: interface.mac });
+    /// Sockets for what there is to do, and the announcer knows which there are.
+    fn settle(&mut self, now: Instant) {
+        let interfaces = Arc::clone(&self.interfaces);
+        let is_up = |index| interfaces.iter().any(|interface| interface.index == index && interface.up);
+        for change in self.links.settle(&self.duties, is_up) {
+            if let Change::Closed((index, protocol)) = change {
+                // When it is back, everything on it is announced from the start.
+                self.announcer.handle(now, Input::InterfaceGone { index, family: family(protocol) });
+                if protocol == Protocol::Ipv6 {
+                    self.memberships.leave_interface(index);
+                }
             }
         }
-        self.macs = desired.interfaces.iter().map(|interface| (interface.index, interface.mac)).collect();
-        self.reopen = (!self.failed.is_empty()).then(|| now + REOPEN);
-        for (index, group) in self.unjoined.clone() {
-            self.join(index, group);
+        for (index, protocol) in self.links.keys() {
+            if let Some(mac) = self.mac(index) {
+                self.announcer.handle(now, Input::Interface { index, family: family(protocol), mac });
+            }
         }
     }
 
-    /// The interface is down or gone: when it is back, everything on it is announced from the start.
-    fn lose(&mut self, now: Instant, index: u32) {
-        self.known.remove(&index);
-        self.sockets.retain(|(at, _), _| *at != index);
-        self.groups.leave_interface(index);
-        self.unjoined.retain(|(at, _)| *at != index);
-        self.announcer.handle(now, Input::InterfaceGone { index });
-    }
-
-    fn open(&mut self, now: Instant, key: Key) {
-        if self.sockets.contains_key(&key) {
-            return;
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.links.poll_timeout().is_some_and(|at| at <= now) {
+            self.settle(now);
         }
-        let (index, protocol) = key;
-        let program = match protocol {
-            Protocol::Arp => filter::ARP_REQUESTS.as_slice(),
-            Protocol::Ipv6 => filter::NEIGHBOUR_SOLICITATIONS.as_slice(),
-        };
-        let program: Vec<SockFilter> =
-            program.iter().map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k)).collect();
-        match FrameSocket::open(index, protocol, &program) {
-            Ok(socket) => {
-                tracing::debug!(ifindex = index, ?protocol, "listening");
-                self.failed.remove(&key);
-                self.sockets.insert(key, socket);
-            }
-            Err(error) => self.fail(now, key, error.to_string()),
+        self.memberships.handle_timeout(now);
+        if self.blocked.as_ref().is_some_and(|(until, _)| *until <= now) {
+            self.unblock(Err(io::ErrorKind::WouldBlock.into()));
         }
-    }
-
-    /// Tried again after [`REOPEN`]; said once.
-    fn fail(&mut self, now: Instant, key: Key, error: String) {
-        if self.said.get(&key) != Some(&error) {
-            tracing::error!(ifindex = key.0, protocol = ?key.1, "{error}; will retry");
-            self.said.insert(key, error);
-        }
-        self.lose(now, key.0);
-        self.failed.insert(key);
-        self.reopen = Some(now + REOPEN);
+        self.announcer.handle_timeout(now);
     }
 
     /// Handles a frame that is in `buffer`.
@@ -221,111 +193,163 @@ impl Driver {
             // ENETDOWN, once, when the interface went down; its end comes by netlink.
             Err(_) => return self.metrics.dropped("receiveFailed"),
         };
-        let Some(mac) = self.macs.get(&index) else { return };
-        match self.responder.handle(frame, index, *mac) {
+        let Some(mac) = self.mac(index) else { return };
+        match self.responder.handle(frame, index, mac) {
             Ok(reply) => {
                 self.metrics.request(reply.ip);
-                if self.transmit((index, protocol(reply.ip)), &reply.frame) {
+                if self.is_late() {
+                    self.metrics.dropped("fenced");
+                } else if self.transmit((index, protocol(reply.ip)), &reply.frame) {
                     self.metrics.response(reply.ip);
                 }
             }
             Err(silence) => {
                 self.metrics.dropped(silence.reason());
-                if let Dropped::Claimed(ip) = silence {
-                    let mac = buffer.get(6..12).and_then(|mac| Mac::try_from(mac).ok()).unwrap_or_default();
-                    let claim = Claim { ip, ifindex: index, mac, kind: ClaimKind::Announcement };
-                    // A full queue holds enough news; this one repeats itself on the wire.
-                    let _full = self.heard.try_send(Heard::Claim(claim));
+                match silence {
+                    Dropped::Claimed(claim) => {
+                        if !self.news.claim(Instant::now(), claim) {
+                            self.metrics.dropped("tooManyClaims");
+                        }
+                    }
+                    Dropped::OwnFrame => self.warn_of_own(index),
+                    _ => {}
                 }
             }
         }
     }
 
     /// The rest of the budget, as long as frames wait.
-    fn receive_more(&mut self, buffer: &mut [u8]) {
+    fn receive_more(&mut self, turn: &mut usize, buffer: &mut [u8]) {
         for _ in 1..BUDGET {
-            let next = poll_fn(|cx| poll_frames(&self.sockets, &mut self.turn, cx, buffer)).now_or_never();
+            let next = poll_fn(|cx| self.links.poll_receive(turn, cx, buffer)).now_or_never();
             let Some((key, result)) = next else { return };
             self.receive(key, result, buffer);
         }
     }
 
+    /// Whether frames may wait since before the fence was last opened. Their askers have had their answer from somebody
+    /// else meanwhile, or will ask again.
+    fn is_late(&self) -> bool {
+        self.fence.openings() != self.openings
+    }
+
+    /// Handles everything that waits, as ever, except that nothing is answered ([`Driver::is_late`]): who claimed what
+    /// while we were away is news.
+    fn empty_queues(&mut self, buffer: &mut [u8]) {
+        let openings = self.fence.openings();
+        for key in self.links.keys() {
+            for _ in 0..MOST_QUEUED {
+                let Some(result) = self.links.get(key).and_then(|socket| socket.receive_waiting(buffer))
+                else {
+                    break;
+                };
+                self.receive(key, result, buffer);
+            }
+        }
+        self.openings = openings;
+    }
+
     /// Does what the announcer has ready, within the budget. True when there is more.
     fn send(&mut self) -> bool {
         for _ in 0..BUDGET {
+            if self.blocked.is_some() {
+                return false;
+            }
             match self.announcer.poll_output() {
                 None => return false,
-                Some(Output::Send { ifindex, ip, frame }) => {
-                    if self.transmit((ifindex, protocol(ip)), &frame) {
-                        self.metrics.gratuitous(ip);
-                    }
+                Some(Output::Send { ifindex, ip, what, frame }) => {
+                    self.send_unasked(Send { ifindex, ip, what, frame })
                 }
-                Some(Output::Join(group)) => self.join(group.ifindex, group.group),
-                Some(Output::Leave(group)) => {
-                    self.unjoined.remove(&(group.ifindex, group.group));
-                    self.groups.leave(group.ifindex, group.group);
-                }
+                Some(Output::Join(group)) => self.memberships.join(group.ifindex, group.group),
+                Some(Output::Leave(group)) => self.memberships.leave(group.ifindex, group.group),
             }
         }
         true
     }
 
-    /// A group that cannot be joined silences its IPv6 addresses only, and is tried again; said once per group.
-    fn join(&mut self, index: u32, group: Ipv6Addr) {
-        match self.groups.join(index, group) {
-            Ok(()) => {
-                self.unjoined.remove(&(index, group));
-            }
-            Err(error) => {
-                if self.unjoined.insert((index, group)) {
-                    tracing::error!(ifindex = index, "cannot join {group}: {error}; will retry");
-                }
-                self.reopen = Some(Instant::now() + REOPEN);
-            }
+    fn send_unasked(&mut self, send: Send) {
+        if !self.fence.permits(Instant::now()) {
+            return self.metrics.dropped("fenced");
+        }
+        let Some(socket) = self.links.get((send.ifindex, protocol(send.ip))) else {
+            return self.metrics.dropped("sendFailed");
+        };
+        match socket.send(&send.frame) {
+            Ok(()) => self.count(send.ip, send.what),
+            // A thousand addresses taken over at once are more than a device's queue holds.
+            Err(error) if is_full(&error) => self.blocked = Some((Instant::now() + BLOCKED, send)),
+            Err(_) => self.metrics.dropped("sendFailed"),
         }
     }
 
+    fn unblock(&mut self, sent: io::Result<()>) {
+        let Some((_, send)) = self.blocked.take() else { return };
+        match sent {
+            Ok(()) => self.count(send.ip, send.what),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.metrics.dropped("fenced"),
+            Err(_) => self.metrics.dropped("sendFailed"),
+        }
+    }
+
+    fn count(&self, ip: IpAddr, what: What) {
+        match what {
+            What::Announcement => self.metrics.gratuitous(ip),
+            What::Probe => {}
+        }
+    }
+
+    /// An answer goes out at once or not at all: whoever asked asks again.
     fn transmit(&self, key: Key, frame: &[u8]) -> bool {
-        let sent = self.sockets.get(&key).is_some_and(|socket| socket.send(frame).is_ok());
+        if !self.fence.permits(Instant::now()) {
+            self.metrics.dropped("fenced");
+            return false;
+        }
+        let sent = self.links.get(key).is_some_and(|socket| socket.send(frame).is_ok());
         if !sent {
             self.metrics.dropped("sendFailed");
         }
         sent
     }
-}
 
-/// The addresses to answer for, and those of them that are not announced.
-fn by_mode(duties: &Duties) -> (BTreeMap<IpAddr, L2Announcement>, BTreeSet<IpAddr>) {
-    let answered = || duties.iter().filter(|(_, duty)| matches!(duty.mode, Mode::Answer | Mode::Announce));
-    let announcement = |duty: &Duty| L2Announcement {
-        interfaces: Arc::clone(&duty.interfaces),
-        ..L2Announcement::default()
-    };
-    let addresses = answered().map(|(ip, duty)| (*ip, announcement(duty))).collect();
-    let quiet = answered().filter(|(_, duty)| duty.mode == Mode::Answer).map(|(ip, _)| *ip).collect();
-    (addresses, quiet)
-}
-
-fn protocol(ip: IpAddr) -> Protocol {
-    match Family::of(ip) {
-        Family::V4 => Protocol::Arp,
-        Family::V6 => Protocol::Ipv6,
+    fn mac(&self, index: u32) -> Option<Mac> {
+        self.interfaces.iter().find(|interface| interface.index == index).map(|interface| interface.mac)
     }
-}
 
-/// The next frame of any socket, in turn.
-fn poll_frames(
-    sockets: &BTreeMap<Key, FrameSocket>,
-    turn: &mut usize,
-    cx: &mut Context<'_>,
-    buffer: &mut [u8],
-) -> Poll<(Key, io::Result<Frame>)> {
-    let start = *turn % sockets.len().max(1);
-    for (key, socket) in sockets.iter().skip(start).chain(sockets.iter().take(start)) {
-        if let Poll::Ready(result) = socket.poll_receive(cx, buffer) {
-            *turn = turn.wrapping_add(1);
-            return Poll::Ready((*key, result));
+    fn warn_of_own(&mut self, index: u32) {
+        let now = Instant::now();
+        let last = self.warned.get(&index);
+        if last.is_some_and(|last| now.saturating_duration_since(*last) < WARN) {
+            return;
         }
+        self.warned.insert(index, now);
+        let name = self.interfaces.iter().find(|interface| interface.index == index);
+        let name = name.map_or("?", |interface| interface.name.as_str());
+        tracing::warn!(
+            interface = name,
+            "frames about our addresses arrive with this interface's own MAC address: the segment has a loop, or another \
+             station has the same MAC"
+        );
     }
-    Poll::Pending
+}
+
+/// Sends what is blocked as soon as there is room; each time that it is tried the fence is asked again.
+fn poll_blocked(
+    blocked: Option<&(Instant, Send)>,
+    links: &Links,
+    fence: &Fence,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    let Some((_, send)) = blocked else { return Poll::Pending };
+    let Some(socket) = links.get((send.ifindex, protocol(send.ip))) else {
+        return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+    };
+    if !fence.permits(Instant::now()) {
+        return Poll::Ready(Err(io::ErrorKind::PermissionDenied.into()));
+    }
+    socket.poll_send(cx, &send.frame)
+}
+
+/// Before what was sent has left: the socket's memory (EAGAIN) or the device's queue (ENOBUFS).
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }

@@ -2,6 +2,9 @@
 
 mod desired;
 mod driver;
+mod links;
+mod memberships;
+mod news;
 pub mod socket;
 mod sys;
 

@@ -1,7 +1,8 @@
 //! A raw socket for one protocol on one interface, with a kernel filter, and the IPv6 groups of an interface.
 //!
-//! The order of the calls is the point: the socket is deaf (protocol 0) until the filter is in place and locked, so
-//! it never holds a frame that the filter would have dropped. CAP_NET_RAW is all it needs.
+//! The order of the calls is the point: the socket is deaf (protocol 0) until a filter is in place. The filter can be
+//! replaced, and is, in one step, whenever the addresses change; `SO_LOCK_FILTER` would forbid that
+//! (docs/decisions/0021-kernel-filters.md). CAP_NET_RAW is all it needs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use socket2::{Domain, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use super::sys;
+use super::sys::{self, Received};
 
 /// What a socket listens to. The value is the EtherType.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +51,18 @@ pub enum Frame {
     ForOther,
 }
 
+impl From<Received> for Frame {
+    fn from(received: Received) -> Self {
+        if received.tagged {
+            Self::Tagged
+        } else if received.for_other {
+            Self::ForOther
+        } else {
+            Self::Bytes(received.len)
+        }
+    }
+}
+
 /// Frames of one protocol, in and out, on one interface.
 #[derive(Debug)]
 pub struct FrameSocket {
@@ -57,7 +70,7 @@ pub struct FrameSocket {
 }
 
 impl FrameSocket {
-    /// Opens, filters, locks, then binds.
+    /// Opens, filters, then binds.
     ///
     /// # Errors
     /// The step that the kernel refused.
@@ -67,12 +80,20 @@ impl FrameSocket {
             .map_err(at("open an AF_PACKET socket"))?;
         let fd = socket.as_fd();
         socket.attach_filter(filter).map_err(at("attach the kernel filter"))?;
-        sys::set_int(fd, libc::SOL_SOCKET, sys::SO_LOCK_FILTER, 1).map_err(at("lock the kernel filter"))?;
         sys::set_int(fd, libc::SOL_PACKET, sys::PACKET_AUXDATA, 1).map_err(at("ask for VLAN tags"))?;
         sys::set_int(fd, libc::SOL_PACKET, sys::PACKET_IGNORE_OUTGOING, 1)
             .map_err(at("ignore our own frames"))?;
         sys::bind_packet(fd, protocol as u16, ifindex).map_err(at("bind"))?;
         Ok(Self { fd: sys::register(socket).map_err(at("register with the reactor"))? })
+    }
+
+    /// Replaces the filter. Frames that the old one let through and that nobody has taken yet stay.
+    ///
+    /// # Errors
+    /// Those of SO_ATTACH_FILTER: ENOMEM when it is longer than the socket's memory allows (net.core.optmem_max, which
+    /// has to hold the old one, too). The old one stays then.
+    pub fn filter(&self, filter: &[SockFilter]) -> io::Result<()> {
+        self.fd.get_ref().attach_filter(filter)
     }
 
     /// The next frame.
@@ -83,19 +104,40 @@ impl FrameSocket {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match guard.try_io(|fd| sys::receive(fd.get_ref().as_fd(), buffer)) {
-                Ok(Ok(received)) if received.tagged => return Poll::Ready(Ok(Frame::Tagged)),
-                Ok(Ok(received)) if received.for_other => return Poll::Ready(Ok(Frame::ForOther)),
-                Ok(Ok(received)) => return Poll::Ready(Ok(Frame::Bytes(received.len))),
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Ok(result) => return Poll::Ready(result.map(Frame::from)),
                 Err(_would_block) => {}
             }
         }
     }
 
-    /// Sends one whole frame. Never waits: what the device's queue cannot take is lost, as on the wire.
+    /// The next frame, when one waits.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2).
+    pub fn receive_waiting(&self, buffer: &mut [u8]) -> Option<io::Result<Frame>> {
+        match sys::receive(self.fd.get_ref().as_fd(), buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            result => Some(result.map(Frame::from)),
+        }
+    }
+
+    /// Sends one whole frame, once the socket has room for it.
     ///
     /// # Errors
     /// Those of send(2).
+    pub fn poll_send(&self, cx: &mut Context<'_>, frame: &[u8]) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            if let Ok(result) = guard.try_io(|fd| fd.get_ref().send(frame)) {
+                return Poll::Ready(result.map(drop));
+            }
+        }
+    }
+
+    /// Sends one whole frame. Never waits.
+    ///
+    /// # Errors
+    /// Those of send(2); `WouldBlock`: what was sent before waits for the device.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         self.fd.get_ref().send(frame).map(drop)
     }

@@ -13,8 +13,6 @@ use tokio::io::unix::AsyncFd;
 pub(super) const PACKET_AUXDATA: c_int = 8;
 /// `linux/if_packet.h`: do not deliver frames that this host sends (Linux 4.20).
 pub(super) const PACKET_IGNORE_OUTGOING: c_int = 23;
-/// `asm-generic/socket.h`: the filter can no longer be replaced or detached.
-pub(super) const SO_LOCK_FILTER: c_int = 44;
 
 /// `linux/if_packet.h`: `tp_vlan_tci` holds a tag that the device took off the frame.
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;

@@ -53,8 +53,43 @@ impl Default for Probing {
     }
 }
 
+/// What leads from one value to the next, in the order of the addresses: each address whose duty differs, with the old
+/// one and the new one. Equal entries cost a comparison of two pointers and three small fields; equal values nothing.
+pub fn changes<'a>(
+    old: &'a Arc<Duties>,
+    new: &'a Arc<Duties>,
+) -> impl Iterator<Item = (IpAddr, Option<&'a Duty>, Option<&'a Duty>)> {
+    let same = Arc::ptr_eq(old, new);
+    let (mut before, mut after) = (old.iter().peekable(), new.iter().peekable());
+    std::iter::from_fn(move || {
+        if same {
+            return None;
+        }
+        loop {
+            let ip = match (before.peek(), after.peek()) {
+                (Some((old, _)), Some((new, _))) => **old.min(new),
+                (Some((ip, _)), None) | (None, Some((ip, _))) => **ip,
+                (None, None) => return None,
+            };
+            let old = before.next_if(|(at, _)| **at == ip).map(|(_, duty)| duty);
+            let new = after.next_if(|(at, _)| **at == ip).map(|(_, duty)| duty);
+            if old != new {
+                return Some((ip, old, new));
+            }
+        }
+    })
+}
+
+impl Mode {
+    /// Whether questions are answered.
+    #[must_use]
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Answer | Self::Announce)
+    }
+}
+
 /// A frame in which another station names an address of ours as its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Claim {
     /// The address.
     pub ip: IpAddr,
@@ -77,4 +112,43 @@ pub enum ClaimKind {
     /// It asks whether the address is free (ARP probe, duplicate address detection). A conflict only while we probe it, too
     /// (RFC 5227 2.1.1; RFC 4862 5.4.3); otherwise it is answered.
     Probe,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn duties(entries: &[(u8, Mode, u32)]) -> Arc<Duties> {
+        let interfaces = Arc::new(BTreeSet::from([3]));
+        let duty = |mode, round| Duty { interfaces: Arc::clone(&interfaces), mode, round, defence: 0 };
+        Arc::new(
+            entries.iter().map(|(n, mode, round)| ([192, 0, 2, *n].into(), duty(*mode, *round))).collect(),
+        )
+    }
+
+    fn names(old: &Arc<Duties>, new: &Arc<Duties>) -> Vec<(u8, Option<Mode>, Option<Mode>)> {
+        changes(old, new)
+            .map(|(ip, old, new)| {
+                let IpAddr::V4(ip) = ip else { panic!("{ip}") };
+                (ip.octets()[3], old.map(|duty| duty.mode), new.map(|duty| duty.mode))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_new_gone_or_different_is_told_once_and_in_order() {
+        use Mode::{Announce, Listen, Probe};
+        let old = duties(&[(1, Listen, 0), (2, Listen, 0), (4, Announce, 1), (6, Announce, 0)]);
+        let new = duties(&[(0, Probe, 0), (2, Listen, 0), (4, Announce, 2), (5, Listen, 0)]);
+        let expected = [
+            (0, None, Some(Probe)),
+            (1, Some(Listen), None),
+            (4, Some(Announce), Some(Announce)),
+            (5, None, Some(Listen)),
+            (6, Some(Announce), None),
+        ];
+        assert_eq!(names(&old, &new), expected);
+        assert_eq!(names(&new, &new), []);
+        assert_eq!(names(&new, &Arc::new(Duties::clone(&new))), []);
+    }
 }

@@ -1,20 +1,27 @@
-//! Where an ARP request and a neighbour solicitation are answered.
+//! Where an ARP request and a neighbour solicitation are answered, and where another station is heard to name an address
+//! of ours.
 //!
-//! A table of what this node announces, and one function from a frame to a reply or to a reason for silence. It keeps
+//! A table of what to do for each address, and one function from a frame to a reply or to a reason for silence. It keeps
 //! no time and counts nothing: the shell counts what it gets back.
+//!
+//! Silence about a [`Claim`] goes before an answer: whoever asks for one of our addresses *from* one of our addresses is
+//! not told anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::duty::{Claim, ClaimKind, Duties, Duty, Mode};
 use super::wire::arp::{Arp, Operation};
 use super::wire::ndp::{Advertisement, Message, Solicitation, group_mac, solicited_node};
-use super::wire::{self, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV6, Mac, Malformed};
-use crate::intent::L2Announcement;
+use super::wire::{self, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV6, Mac, MacText, Malformed};
 
 /// Answers for the addresses it was told.
 #[derive(Clone, Debug, Default)]
 pub struct Responder {
-    announced: BTreeMap<IpAddr, BTreeSet<u32>>,
+    duties: Arc<Duties>,
+    /// Of all our interfaces.
+    own: BTreeSet<Mac>,
 }
 
 /// A frame to send back on the interface that the request came from.
@@ -32,9 +39,13 @@ pub enum Dropped {
     /// Not a frame that we understand.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// Our own frame, come back.
-    #[error("the frame is our own")]
+    /// It carries the MAC of the interface that it came in on: our own, come back through a loop, or another station has
+    /// the same MAC.
+    #[error("the frame has our own MAC")]
     OwnFrame,
+    /// It names an address of ours and carries the MAC of another of our interfaces, which is on the same segment.
+    #[error("the frame is from another interface of this node")]
+    OtherInterface,
     /// To another station; an interface in promiscuous mode shows such frames.
     #[error("the frame is for another station")]
     OtherStation,
@@ -44,9 +55,9 @@ pub enum Dropped {
     /// The answer would go to a group or to nobody.
     #[error("the sender's link-layer address is not that of a station")]
     BadSender,
-    /// Somebody claims one of our addresses: a conflict, or the next leader.
-    #[error("the sender claims {0} itself")]
-    Claimed(IpAddr),
+    /// Somebody names one of our addresses as its own: a conflict, or the next leader.
+    #[error("{} {} {}", MacText(.0.mac), verb(.0.kind), .0.ip)]
+    Claimed(Claim),
     /// Not ours to answer on this interface.
     #[error("{0} is not announced here")]
     NotAnnounced(IpAddr),
@@ -59,6 +70,7 @@ impl Dropped {
         match self {
             Self::Malformed(_) => "malformed",
             Self::OwnFrame => "ownFrame",
+            Self::OtherInterface => "otherInterface",
             Self::OtherStation => "otherStation",
             Self::NotARequest => "notARequest",
             Self::BadSender => "badSender",
@@ -68,19 +80,29 @@ impl Dropped {
     }
 }
 
+fn verb(kind: ClaimKind) -> &'static str {
+    match kind {
+        ClaimKind::Announcement => "announces",
+        ClaimKind::Use => "uses",
+        ClaimKind::Probe => "probes",
+    }
+}
+
 impl Responder {
-    /// Replaces the table by what an [`Intent`](crate::intent::Intent) says.
-    pub fn set(&mut self, announcements: &BTreeMap<IpAddr, L2Announcement>) {
-        self.announced = announcements
-            .iter()
-            .map(|(ip, announcement)| (*ip, (*announcement.interfaces).clone()))
-            .collect();
+    /// Replaces what there is to do.
+    pub fn set(&mut self, duties: Arc<Duties>) {
+        self.duties = duties;
+    }
+
+    /// The MAC addresses of all interfaces of this node: what comes from them is no claim.
+    pub fn set_own(&mut self, own: BTreeSet<Mac>) {
+        self.own = own;
     }
 
     /// Whether `ip` is answered for on this interface.
     #[must_use]
     pub fn announces(&self, ip: IpAddr, ifindex: u32) -> bool {
-        self.announced.get(&ip).is_some_and(|interfaces| interfaces.contains(&ifindex))
+        self.duty(ip, ifindex).is_some_and(|duty| duty.mode.answers())
     }
 
     /// Handles a frame received on the interface `ifindex`, whose address is `mac` *now*.
@@ -88,74 +110,134 @@ impl Responder {
     /// # Errors
     /// Why there is no answer.
     pub fn handle(&self, frame: &[u8], ifindex: u32, mac: Mac) -> Result<Reply, Dropped> {
+        let at = Place { ifindex, mac };
         match wire::ethertype(frame) {
-            Some(ETHERTYPE_ARP) => self.arp(&Arp::parse(frame)?, ifindex, mac),
+            Some(ETHERTYPE_ARP) => self.arp(&Arp::parse(frame)?, at),
             Some(ETHERTYPE_IPV6) => match Message::parse(frame)? {
-                Message::Solicitation(solicitation) => self.ndp(&solicitation, ifindex, mac),
-                Message::Advertisement(advertisement) => {
-                    Err(self.advertisement(&advertisement, ifindex, mac))
-                }
+                Message::Solicitation(solicitation) => self.solicitation(&solicitation, at),
+                Message::Advertisement(advertisement) => Err(self.advertisement(&advertisement, at)),
             },
             Some(other) => Err(Malformed::EtherType(other).into()),
             None => Err(Malformed::Truncated.into()),
         }
     }
 
-    fn arp(&self, arp: &Arp, ifindex: u32, mac: Mac) -> Result<Reply, Dropped> {
+    fn arp(&self, arp: &Arp, at: Place) -> Result<Reply, Dropped> {
+        let (sender, ip) = (IpAddr::V4(arp.sender_ip), IpAddr::V4(arp.target_ip));
         // First what ends most of a segment's broadcasts: it is about somebody else's address.
-        let ip = IpAddr::V4(arp.target_ip);
-        if !self.announces(ip, ifindex) {
+        let (claimed, asked) = (self.duty(sender, at.ifindex), self.duty(ip, at.ifindex));
+        if claimed.is_none() && asked.is_none() {
             return Err(Dropped::NotAnnounced(ip));
         }
-        check_stations(arp.source, arp.destination, mac, BROADCAST)?;
-        if arp.is_announcement() {
-            return Err(Dropped::Claimed(ip));
+        check_stations(arp.source, arp.destination, at.mac, BROADCAST)?;
+        if !wire::is_station(arp.sender_mac) {
+            return Err(Dropped::BadSender);
+        }
+        // RFC 5227 2.4: "At any time, if a host receives an ARP packet (Request *or* Reply) where the 'sender IP address'
+        // is (one of) the host's own IP address(es) configured on that interface, but the 'sender hardware address' does
+        // not match any of the host's own interface addresses, then this is a conflicting ARP packet". 2.1.1 says the
+        // same of an address that is being probed.
+        if claimed.is_some() {
+            let kind = if arp.is_announcement() { ClaimKind::Announcement } else { ClaimKind::Use };
+            return Err(self.claim(sender, at, arp.sender_mac, kind));
         }
         // RFC 826: "Is the opcode ares_op$REQUEST? (NOW look at the opcode!!)"
         if arp.operation != Operation::Request {
             return Err(Dropped::NotARequest);
         }
-        if !wire::is_station(arp.sender_mac) {
-            return Err(Dropped::BadSender);
+        match asked.map(|duty| duty.mode) {
+            Some(Mode::Answer | Mode::Announce) => Ok(Reply { ip, frame: arp.answer(at.mac).emit() }),
+            // RFC 5227 2.1.1: "In addition, if during this period the host receives any ARP Probe where the packet's
+            // 'target IP address' is the address being probed for, and the packet's 'sender hardware address' is not the
+            // hardware address of any of the host's interfaces, then the host SHOULD similarly treat this as an address
+            // conflict".
+            Some(Mode::Listen | Mode::Probe) if arp.sender_ip.is_unspecified() => {
+                Err(self.claim(ip, at, arp.sender_mac, ClaimKind::Probe))
+            }
+            Some(Mode::Listen | Mode::Probe) | None => Err(Dropped::NotAnnounced(ip)),
         }
-        Ok(Reply { ip, frame: arp.answer(mac).emit() })
     }
 
-    fn ndp(&self, solicitation: &Solicitation, ifindex: u32, mac: Mac) -> Result<Reply, Dropped> {
-        let ip = IpAddr::V6(solicitation.target);
-        if !self.announces(ip, ifindex) {
+    fn solicitation(&self, solicitation: &Solicitation, at: Place) -> Result<Reply, Dropped> {
+        let envelope = &solicitation.envelope;
+        let (sender, ip) = (IpAddr::V6(envelope.source), IpAddr::V6(solicitation.target));
+        let (claimed, asked) = (self.duty(sender, at.ifindex), self.duty(ip, at.ifindex));
+        if claimed.is_none() && asked.is_none() {
             return Err(Dropped::NotAnnounced(ip));
         }
-        let envelope = &solicitation.envelope;
         // RFC 4861 4.3: sent "either to the solicited-node multicast address corresponding to the target address, or
         // to the target address".
         let group = solicited_node(solicitation.target);
-        check_stations(envelope.source_mac, envelope.destination_mac, mac, group_mac(group))?;
+        check_stations(envelope.source_mac, envelope.destination_mac, at.mac, group_mac(group))?;
         if envelope.destination != group && envelope.destination != solicitation.target {
             return Err(Dropped::OtherStation);
         }
-        if envelope.source == solicitation.target {
-            return Err(Dropped::Claimed(ip));
-        }
-        if !wire::is_station(solicitation.source_link_layer.unwrap_or(envelope.source_mac)) {
+        let station = solicitation.source_link_layer.unwrap_or(envelope.source_mac);
+        if !wire::is_station(station) {
             return Err(Dropped::BadSender);
         }
-        // Duplicate address detection (RFC 4862 5.4.3) for an address of ours is answered like any other question: that
-        // is how the prober learns that the address is taken.
-        Ok(Reply { ip, frame: solicitation.answer(mac).emit() })
+        if claimed.is_some() {
+            return Err(self.claim(sender, at, station, ClaimKind::Use));
+        }
+        match asked.map(|duty| duty.mode) {
+            // Duplicate address detection for an address of ours is answered like any other question: that is how the
+            // prober learns that the address is taken.
+            Some(Mode::Answer | Mode::Announce) => {
+                Ok(Reply { ip, frame: solicitation.answer(at.mac).emit() })
+            }
+            // RFC 4862 5.4.3: "If the source address of the Neighbor Solicitation is the unspecified address, the
+            // solicitation is from a node performing Duplicate Address Detection. If the solicitation is from another
+            // node, the tentative address is a duplicate and should not be used (by either node)." What of ours came back
+            // through a loop, for which RFC 7527 adds a nonce, carries our MAC: `check_stations`.
+            Some(Mode::Listen | Mode::Probe) if solicitation.is_probe() => {
+                Err(self.claim(ip, at, station, ClaimKind::Probe))
+            }
+            Some(Mode::Listen | Mode::Probe) | None => Err(Dropped::NotAnnounced(ip)),
+        }
     }
 
     /// Never answered; but one about an address of ours, from another station, is news.
-    fn advertisement(&self, advertisement: &Advertisement, ifindex: u32, mac: Mac) -> Dropped {
-        let ip = IpAddr::V6(advertisement.target);
-        if advertisement.envelope.source_mac == mac {
-            Dropped::OwnFrame
-        } else if self.announces(ip, ifindex) {
-            Dropped::Claimed(ip)
-        } else {
+    fn advertisement(&self, advertisement: &Advertisement, at: Place) -> Dropped {
+        let (ip, envelope) = (IpAddr::V6(advertisement.target), &advertisement.envelope);
+        let station = advertisement.target_link_layer.unwrap_or(envelope.source_mac);
+        let to_a_group = !wire::is_station(envelope.destination_mac);
+        if self.duty(ip, at.ifindex).is_none() {
             Dropped::NotARequest
+        } else if envelope.source_mac == at.mac {
+            Dropped::OwnFrame
+        } else if envelope.destination_mac != at.mac && !to_a_group {
+            Dropped::OtherStation
+        } else if !wire::is_station(station) {
+            Dropped::BadSender
+        } else {
+            // RFC 4862 5.4.4: an advertisement for a tentative address says that it "is not unique", for one of ours that
+            // it is a duplicate; solicited or not.
+            let kind = if advertisement.solicited { ClaimKind::Use } else { ClaimKind::Announcement };
+            self.claim(ip, at, station, kind)
         }
     }
+
+    fn claim(&self, ip: IpAddr, at: Place, mac: Mac, kind: ClaimKind) -> Dropped {
+        if mac == at.mac {
+            Dropped::OwnFrame
+        } else if self.own.contains(&mac) {
+            Dropped::OtherInterface
+        } else {
+            Dropped::Claimed(Claim { ip, ifindex: at.ifindex, mac, kind })
+        }
+    }
+
+    fn duty(&self, ip: IpAddr, ifindex: u32) -> Option<&Duty> {
+        self.duties.get(&ip).filter(|duty| duty.interfaces.contains(&ifindex))
+    }
+}
+
+/// Where a frame came in.
+#[derive(Clone, Copy)]
+struct Place {
+    ifindex: u32,
+    /// The interface's own.
+    mac: Mac,
 }
 
 /// A frame that another station sent to us or to the group.
@@ -178,6 +260,8 @@ mod tests {
 
     const OURS: Mac = [2, 0, 0, 0, 0, 9];
     const THEIRS: Mac = [2, 0, 0, 0, 0, 1];
+    /// Of another interface of this node.
+    const SIBLING: Mac = [2, 0, 0, 0, 0, 10];
     const VIP4: Ipv4Addr = Ipv4Addr::new(172, 25, 7, 100);
     const CLIENT4: Ipv4Addr = Ipv4Addr::new(172, 25, 7, 1);
 
@@ -189,12 +273,20 @@ mod tests {
         "fd00:25:7::1".parse().unwrap()
     }
 
-    fn responder() -> Responder {
-        let announcement =
-            L2Announcement { interfaces: std::sync::Arc::new([3].into()), ..L2Announcement::default() };
+    fn in_mode(mode: Mode) -> Responder {
+        let duty = Duty { interfaces: Arc::new([3].into()), mode, round: 0, defence: 0 };
         let mut responder = Responder::default();
-        responder.set(&[(VIP4.into(), announcement.clone()), (vip6().into(), announcement)].into());
+        responder.set(Arc::new([(VIP4.into(), duty.clone()), (vip6().into(), duty)].into()));
+        responder.set_own([OURS, SIBLING].into());
         responder
+    }
+
+    fn responder() -> Responder {
+        in_mode(Mode::Announce)
+    }
+
+    fn claimed(ip: impl Into<IpAddr>, kind: ClaimKind) -> Dropped {
+        Dropped::Claimed(Claim { ip: ip.into(), ifindex: 3, mac: THEIRS, kind })
     }
 
     fn request() -> Arp {
@@ -260,8 +352,9 @@ mod tests {
             (Arp { operation: Operation::Reply, ..request() }, Dropped::NotARequest),
             (Arp { sender_mac: BROADCAST, ..request() }, Dropped::BadSender),
             (Arp { sender_mac: [0; 6], ..request() }, Dropped::BadSender),
-            (Arp::gratuitous_request(VIP4, THEIRS), Dropped::Claimed(VIP4.into())),
-            (Arp::gratuitous_reply(VIP4, THEIRS), Dropped::Claimed(VIP4.into())),
+            (Arp { sender_mac: OURS, sender_ip: VIP4, ..request() }, Dropped::OwnFrame),
+            (Arp { sender_mac: BROADCAST, sender_ip: VIP4, ..request() }, Dropped::BadSender),
+            (Arp::gratuitous_request(VIP4, SIBLING), Dropped::OtherInterface),
         ];
         for (frame, expected) in cases {
             assert_eq!(arp(frame), Err(expected), "{frame:?}");
@@ -320,15 +413,15 @@ mod tests {
             (with(|e| e.destination_mac = BROADCAST), Dropped::OtherStation),
             (with(|e| e.destination = ALL_NODES), Dropped::OtherStation),
             (with(|e| e.source_mac = OURS), Dropped::OwnFrame),
-            (with(|e| e.source = vip6()), Dropped::Claimed(vip6().into())),
             (Solicitation { source_link_layer: Some(BROADCAST), ..good }, Dropped::BadSender),
         ];
         for (frame, expected) in cases {
             assert_eq!(ndp(frame), Err(expected), "{frame:?}");
         }
         for (ip, mac, expected) in [
-            (vip6(), THEIRS, Dropped::Claimed(vip6().into())),
             (vip6(), OURS, Dropped::OwnFrame),
+            (vip6(), SIBLING, Dropped::OtherInterface),
+            (vip6(), BROADCAST, Dropped::BadSender),
             (other, THEIRS, Dropped::NotARequest),
         ] {
             let advertisement = Advertisement::unsolicited(ip, mac).emit();
@@ -337,9 +430,76 @@ mod tests {
     }
 
     #[test]
+    fn whoever_names_an_address_of_ours_is_heard_whatever_we_do_for_it() {
+        use ClaimKind::{Announcement, Use};
+        let other = Ipv4Addr::new(172, 25, 7, 101);
+        let uses = Arp { sender_ip: VIP4, target_ip: other, ..request() };
+        let to_us = Arp { operation: Operation::Reply, destination: OURS, target_mac: OURS, ..uses };
+        let group = solicited_node("fd00:25:7::2:2:9".parse().unwrap());
+        let mut asks = solicitation();
+        asks.envelope = Envelope {
+            source: vip6(),
+            destination: group,
+            destination_mac: group_mac(group),
+            ..asks.envelope
+        };
+        asks.target = "fd00:25:7::2:2:9".parse().unwrap();
+        let announced = Advertisement::unsolicited(vip6(), THEIRS);
+        let solicited = Advertisement {
+            envelope: Envelope { destination: client6(), destination_mac: OURS, ..announced.envelope },
+            solicited: true,
+            ..announced
+        };
+        let without_option = Advertisement { target_link_layer: None, ..announced };
+        let cases = [
+            (Arp::gratuitous_request(VIP4, THEIRS).emit(), claimed(VIP4, Announcement)),
+            (Arp::gratuitous_reply(VIP4, THEIRS).emit(), claimed(VIP4, Announcement)),
+            (uses.emit(), claimed(VIP4, Use)),
+            (to_us.emit(), claimed(VIP4, Use)),
+            (asks.emit(), claimed(vip6(), Use)),
+            (announced.emit(), claimed(vip6(), Announcement)),
+            (without_option.emit(), claimed(vip6(), Announcement)),
+            (solicited.emit(), claimed(vip6(), Use)),
+        ];
+        for mode in [Mode::Listen, Mode::Probe, Mode::Answer, Mode::Announce] {
+            for (frame, expected) in &cases {
+                assert_eq!(in_mode(mode).handle(frame, 3, OURS), Err(*expected), "{mode:?} {frame:02x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_probe_is_a_claim_where_we_do_not_answer() {
+        let arp = Arp { sender_ip: Ipv4Addr::UNSPECIFIED, ..request() };
+        let envelope = Envelope { source: Ipv6Addr::UNSPECIFIED, ..solicitation().envelope };
+        let ndp = Solicitation { envelope, source_link_layer: None, ..solicitation() };
+        for (ip, frame) in [(IpAddr::from(VIP4), arp.emit()), (vip6().into(), ndp.emit())] {
+            for mode in [Mode::Answer, Mode::Announce] {
+                assert!(in_mode(mode).handle(&frame, 3, OURS).is_ok(), "{mode:?} {ip}");
+            }
+            for mode in [Mode::Listen, Mode::Probe] {
+                let heard = in_mode(mode).handle(&frame, 3, OURS);
+                assert_eq!(heard, Err(claimed(ip, ClaimKind::Probe)), "{mode:?} {ip}");
+                // Our own probe, come back.
+                assert_eq!(in_mode(mode).handle(&frame, 3, THEIRS), Err(Dropped::OwnFrame));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_only_listened_for_or_probed_is_not_answered() {
+        for mode in [Mode::Listen, Mode::Probe] {
+            for frame in [request().emit(), solicitation().emit()] {
+                assert_eq!(in_mode(mode).handle(&frame, 3, OURS).unwrap_err().reason(), "notAnnounced");
+            }
+            assert!(!in_mode(mode).announces(VIP4.into(), 3));
+        }
+    }
+
+    #[test]
     fn a_released_address_falls_silent() {
         let mut responder = responder();
-        responder.set(&BTreeMap::new());
+        responder.set(Arc::default());
         assert_eq!(responder.handle(&request().emit(), 3, OURS), Err(Dropped::NotAnnounced(VIP4.into())));
     }
 }

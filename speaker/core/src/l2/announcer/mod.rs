@@ -1,4 +1,4 @@
-//! When an announcement is repeated, and which groups an interface listens to.
+//! When an announcement and a probe are sent, and which groups an interface listens to.
 //!
 //! Sans-IO: [`handle`](Announcer::handle) what happened, sleep until [`poll_timeout`](Announcer::poll_timeout), call
 //! [`handle_timeout`](Announcer::handle_timeout), and after each of them drain [`poll_output`](Announcer::poll_output).
@@ -7,24 +7,28 @@
 //! another MAC, is announced on from the start:
 //!
 //! ```text
-//! claim ──> 0  100  300  1000 ms ──> 2 s  3 s  4 s  5 s ──> every 60 s (Settings::refresh)
+//! Announce ──> 0  100  300  1000 ms ──> 2 s  3 s  4 s  5 s ──> every 60 s (Settings::refresh)
+//! Probe    ──> 0  100 ms                                       (Settings::probing)
 //! ```
 //!
 //! The first four find switches and caches that lost one frame; the next ones those that learn slowly; the refresh
 //! keeps entries of switches and routers from ageing out. Refreshes of many addresses are spread over the interval.
 //! Deadlines that passed while nobody called are skipped, not made up for: one announcement is worth as much as three.
 //!
-//! Ten thousand addresses are ten thousand entries in an ordered set: a step costs O(log n), nothing is scanned, and
-//! frames are built one at a time, when they are polled.
+//! Ten thousand addresses are ten thousand entries in an ordered set: a step costs O(log n), new duties a comparison each
+//! (pointers and small numbers) and work for those that differ, and frames are built one at a time, when they are polled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use patina_crds::net::Family;
+
+use super::duty::{self, Duties, Duty, Mode, Probing};
 use super::wire::Mac;
 use super::wire::arp::Arp;
-use super::wire::ndp::{Advertisement, group_mac, solicited_node};
-use crate::intent::L2Announcement;
+use super::wire::ndp::{Advertisement, Solicitation, group_mac, solicited_node};
 
 /// Offsets from the claim, in milliseconds: the burst, then each second to the fifth.
 const SCHEDULE: [u64; 8] = [0, 100, 300, 1000, 2000, 3000, 4000, 5000];
@@ -34,47 +38,36 @@ const SCHEDULE: [u64; 8] = [0, 100, 300, 1000, 2000, 3000, 4000, 5000];
 pub struct Settings {
     /// Time between announcements once the schedule is through; `None`: no more of them.
     pub refresh: Option<Duration>,
+    /// How many probes are sent, and how fast.
+    pub probing: Probing,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { refresh: Some(Duration::from_secs(60)) }
+        Self { refresh: Some(Duration::from_secs(60)), probing: Probing::default() }
     }
 }
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// From now on `ip` is announced on exactly these interfaces. Schedules that run already run on; after
-    /// [`Input::Quiet`] they start anew.
-    Claim {
-        /// The address.
-        ip: IpAddr,
-        /// Kernel indexes; interfaces that are not known yet start when they are.
-        interfaces: BTreeSet<u32>,
-    },
-    /// `ip` is announced no more, but still listened for: its successor announces it, and ours would win caches back.
-    /// Nothing happens when `ip` is not claimed.
-    Quiet {
-        /// The address.
-        ip: IpAddr,
-    },
-    /// `ip` is announced no more.
-    Release {
-        /// The address.
-        ip: IpAddr,
-    },
-    /// An interface is there with this MAC. With another MAC than before, all its schedules start anew.
+    /// From now on exactly this is to be done. Schedules that run run on, unless the mode or the round changed.
+    Duties(Arc<Duties>),
+    /// An interface speaks this family, with this MAC. With another MAC than before, all its schedules start anew.
     Interface {
         /// Kernel index.
         index: u32,
+        /// IPv4: ARP. IPv6: neighbour discovery.
+        family: Family,
         /// Its MAC.
         mac: Mac,
     },
-    /// An interface is gone, and its group memberships with it: no [`Output::Leave`] follows.
+    /// An interface speaks this family no more, and its group memberships are gone: no [`Output::Leave`] follows.
     InterfaceGone {
         /// Kernel index.
         index: u32,
+        /// IPv4: ARP. IPv6: neighbour discovery.
+        family: Family,
     },
 }
 
@@ -85,12 +78,14 @@ pub enum Output {
     Send {
         /// On which interface.
         ifindex: u32,
-        /// The address that it announces.
+        /// The address that it is about.
         ip: IpAddr,
+        /// What it says.
+        what: What,
         /// A whole Ethernet frame.
         frame: Vec<u8>,
     },
-    /// Listen to a solicited-node group. Always before the first announcement of its addresses.
+    /// Listen to a solicited-node group. Always before the first frame about its addresses.
     ///
     /// Join with `IPV6_ADD_MEMBERSHIP` on an IPv6 socket rather than with `PACKET_ADD_MEMBERSHIP`: it sends the MLD report
     /// that snooping switches need (RFC 4862 5.4.2) and sets the same hardware filter. Memberships per socket are
@@ -98,6 +93,15 @@ pub enum Output {
     Join(Group),
     /// Stop listening to it.
     Leave(Group),
+}
+
+/// What a frame says that nobody asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Does somebody have this address?
+    Probe,
+    /// We have it.
+    Announcement,
 }
 
 /// A solicited-node group on an interface.
@@ -114,17 +118,15 @@ pub struct Group {
 /// An address on an interface: what has a schedule.
 type Key = (IpAddr, u32);
 
-/// Announces the addresses that this node leads.
+/// Announces and probes.
 #[derive(Clone, Debug, Default)]
 pub struct Announcer {
     settings: Settings,
     /// Latest time that we were told.
     now: Option<Instant>,
-    macs: BTreeMap<u32, Mac>,
-    claims: BTreeMap<IpAddr, BTreeSet<u32>>,
-    /// Those of the claims that are listened for only.
-    quiet: BTreeSet<IpAddr>,
-    /// Only for claims on interfaces that are known.
+    macs: BTreeMap<(u32, Family), Mac>,
+    duties: Arc<Duties>,
+    /// Of what is announced or probed, on interfaces that are known.
     schedules: BTreeMap<Key, Schedule>,
     /// The deadlines of `schedules`, earliest first.
     deadlines: BTreeSet<(Instant, Key)>,
@@ -136,71 +138,31 @@ pub struct Announcer {
 /// What one address does on one interface.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
+    what: What,
     since: Instant,
-    /// Also in `deadlines`. `None`: quiet, or the schedule is through and there is no refresh.
+    /// Also in `deadlines`. `None`: the schedule is through.
     due: Option<Instant>,
 }
 
 impl Announcer {
-    /// One that announces nothing yet.
+    /// One that has nothing to do yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self { settings, ..Self::default() }
-    }
-
-    /// The inputs that lead from what is claimed to what an [`Intent`](crate::intent::Intent) says; none when nothing
-    /// changed.
-    #[must_use]
-    pub fn diff(&self, wanted: &BTreeMap<IpAddr, L2Announcement>) -> Vec<Input> {
-        self.diff_with_quiet(wanted, &BTreeSet::new())
-    }
-
-    /// [`diff`](Self::diff), where `quiet` are those of `wanted` that are answered for but not announced: a successor is
-    /// taking them over.
-    #[must_use]
-    pub fn diff_with_quiet(
-        &self,
-        wanted: &BTreeMap<IpAddr, L2Announcement>,
-        quiet: &BTreeSet<IpAddr>,
-    ) -> Vec<Input> {
-        let released = self.claims.keys().filter(|ip| !wanted.contains_key(ip));
-        let mut inputs: Vec<Input> = released.map(|ip| Input::Release { ip: *ip }).collect();
-        for (ip, wanted) in wanted {
-            let (is_quiet, shall_be) = (self.quiet.contains(ip), quiet.contains(ip));
-            if self.claims.get(ip) != Some(&*wanted.interfaces) || (is_quiet && !shall_be) {
-                inputs.push(Input::Claim { ip: *ip, interfaces: (*wanted.interfaces).clone() });
-                // A claim speaks up; in the same breath as this it does not come to that.
-                inputs.extend(shall_be.then_some(Input::Quiet { ip: *ip }));
-            } else if shall_be && !is_quiet {
-                inputs.push(Input::Quiet { ip: *ip });
-            }
-        }
-        inputs
     }
 
     /// Takes note of what happened at `now`.
     pub fn handle(&mut self, now: Instant, input: Input) {
         self.now = Some(now);
         match input {
-            Input::Claim { ip, interfaces } => self.claim(now, ip, interfaces),
-            Input::Quiet { ip } => self.hush(ip),
-            Input::Release { ip } => self.claim(now, ip, BTreeSet::new()),
-            Input::Interface { index, mac } => {
-                if self.macs.insert(index, mac) != Some(mac) {
-                    for ip in self.claimed_on(index) {
-                        self.start(now, ip, index);
-                    }
+            Input::Duties(duties) => {
+                let before = std::mem::replace(&mut self.duties, Arc::clone(&duties));
+                for (ip, old, new) in duty::changes(&before, &duties) {
+                    self.change(now, ip, old, new);
                 }
             }
-            Input::InterfaceGone { index } => {
-                self.macs.remove(&index);
-                // Forgotten before the schedules stop: the kernel has left these groups already.
-                self.members.retain(|group, _| group.ifindex != index);
-                self.outputs.retain(|output| output.ifindex() != index);
-                for ip in self.claimed_on(index) {
-                    self.stop(ip, index);
-                }
-            }
+            Input::Interface { index, family, mac } => self.interface(now, index, family, mac),
+            Input::InterfaceGone { index, family } => self.gone(index, family),
         }
     }
 
@@ -220,119 +182,177 @@ impl Announcer {
         while let Some(output) = self.outputs.pop_front() {
             match &output {
                 // Released between its request and its reply.
-                Output::Send { ip, ifindex, .. } if !self.announces(*ip, *ifindex) => {}
+                Output::Send { ip, ifindex, what, .. } if self.does(*ip, *ifindex) != Some(*what) => {}
                 _ => return Some(output),
             }
         }
         let now = self.now?;
         let &(due, key) = self.deadlines.first().filter(|(due, _)| *due <= now)?;
         self.deadlines.remove(&(due, key));
-        self.advance(now, key);
-        let (ip, ifindex) = key;
-        let mac = *self.macs.get(&ifindex)?;
-        let send = |frame| Output::Send { ifindex, ip, frame };
-        match ip {
-            IpAddr::V4(ip) => {
-                self.outputs.push_back(send(Arp::gratuitous_reply(ip, mac).emit()));
-                Some(send(Arp::gratuitous_request(ip, mac).emit()))
-            }
-            IpAddr::V6(ip) => Some(send(Advertisement::unsolicited(ip, mac).emit())),
-        }
+        let what = self.advance(now, key)?;
+        self.say(what, key);
+        self.outputs.pop_front()
     }
 
-    fn announces(&self, ip: IpAddr, index: u32) -> bool {
-        self.schedules.contains_key(&(ip, index)) && !self.quiet.contains(&ip)
+    fn does(&self, ip: IpAddr, index: u32) -> Option<What> {
+        self.schedules.get(&(ip, index)).map(|schedule| schedule.what)
     }
 
-    fn claim(&mut self, now: Instant, ip: IpAddr, interfaces: BTreeSet<u32>) {
-        let before = self.claims.remove(&ip).unwrap_or_default();
-        let was_quiet = self.quiet.remove(&ip);
-        for index in before.difference(&interfaces) {
-            self.stop(ip, *index);
+    /// The duty for one address differs.
+    fn change(&mut self, now: Instant, ip: IpAddr, old: Option<&Duty>, new: Option<&Duty>) {
+        let empty = BTreeSet::new();
+        let before = old.map_or(&empty, |duty| &duty.interfaces);
+        let after = new.map_or(&empty, |duty| &duty.interfaces);
+        for index in before.difference(after) {
+            self.stop((ip, *index));
+            self.listen((ip, *index), old.map(listens), None);
         }
-        for index in interfaces.iter().filter(|index| was_quiet || !before.contains(index)) {
-            self.start(now, ip, *index);
-        }
-        if !interfaces.is_empty() {
-            self.claims.insert(ip, interfaces);
-        }
-    }
-
-    fn hush(&mut self, ip: IpAddr) {
-        let Some(interfaces) = self.claims.get(&ip) else { return };
-        self.quiet.insert(ip);
-        for index in interfaces {
-            if let Some(due) = self.schedules.get_mut(&(ip, *index)).and_then(|schedule| schedule.due.take())
-            {
-                self.deadlines.remove(&(due, (ip, *index)));
+        for index in after {
+            let was = old.filter(|_| before.contains(index));
+            let key = (ip, *index);
+            self.listen(key, was.map(listens), new.map(listens));
+            let Some((new, what)) = new.and_then(|new| what(new.mode).map(|what| (new, what))) else {
+                self.stop(key);
+                continue;
+            };
+            if self.does(ip, *index) != Some(what) || was.is_some_and(|was| was.round != new.round) {
+                self.start(now, key, what);
+            } else if what == What::Announcement && was.is_some_and(|was| was.defence != new.defence) {
+                self.say(what, key);
             }
         }
     }
 
-    /// Starts the schedule of an address on an interface that is known, or starts it anew.
-    fn start(&mut self, now: Instant, ip: IpAddr, index: u32) {
-        if !self.macs.contains_key(&index) {
+    fn interface(&mut self, now: Instant, index: u32, family: Family, mac: Mac) {
+        let before = self.macs.insert((index, family), mac);
+        if before == Some(mac) {
             return;
         }
-        let key = (ip, index);
-        let due = (!self.quiet.contains(&ip)).then_some(now);
-        let before = self.schedules.insert(key, Schedule { since: now, due });
-        if let Some(due) = before.and_then(|schedule| schedule.due) {
+        let duties = Arc::clone(&self.duties);
+        for (ip, duty) in on(&duties, index, family) {
+            if before.is_none() {
+                self.listen((ip, index), None, Some(listens(duty)));
+            }
+            if let Some(what) = what(duty.mode) {
+                self.start(now, (ip, index), what);
+            }
+        }
+    }
+
+    fn gone(&mut self, index: u32, family: Family) {
+        self.macs.remove(&(index, family));
+        if family == Family::V6 {
+            // The kernel has left these groups already.
+            self.members.retain(|group, _| group.ifindex != index);
+        }
+        self.outputs.retain(|output| output.place() != (index, family));
+        let duties = Arc::clone(&self.duties);
+        for (ip, _) in on(&duties, index, family) {
+            self.stop((ip, index));
+        }
+    }
+
+    /// Starts the schedule of an address on an interface, when it is known, or starts it anew.
+    fn start(&mut self, now: Instant, key: Key, what: What) {
+        if !self.knows(key) {
+            return;
+        }
+        self.stop(key);
+        self.schedules.insert(key, Schedule { what, since: now, due: Some(now) });
+        self.deadlines.insert((now, key));
+    }
+
+    /// Ends the schedule of an address on an interface.
+    fn stop(&mut self, key: Key) {
+        if let Some(due) = self.schedules.remove(&key).and_then(|schedule| schedule.due) {
             self.deadlines.remove(&(due, key));
         }
-        if let Some(due) = due {
+    }
+
+    /// Sets the deadline after `now`, and says what the present one was for.
+    fn advance(&mut self, now: Instant, key: Key) -> Option<What> {
+        let schedule = self.schedules.get_mut(&key)?;
+        schedule.due = match schedule.what {
+            What::Announcement => next(schedule.since, now, self.settings.refresh, key),
+            What::Probe => next_probe(schedule.since, now, self.settings.probing),
+        };
+        if let Some(due) = schedule.due {
             self.deadlines.insert((due, key));
         }
-        if let (None, Some(group)) = (before, group_of(ip, index)) {
-            let members = self.members.entry(group).or_default();
+        Some(schedule.what)
+    }
+
+    /// Puts the frames of one announcement or of one probe in the queue.
+    fn say(&mut self, what: What, (ip, ifindex): Key) {
+        let Some(&mac) = self.macs.get(&(ifindex, Family::of(ip))) else { return };
+        let frames = match (ip, what) {
+            (IpAddr::V4(ip), What::Announcement) => {
+                [Some(Arp::gratuitous_request(ip, mac).emit()), Some(Arp::gratuitous_reply(ip, mac).emit())]
+            }
+            (IpAddr::V4(ip), What::Probe) => [Some(Arp::probe(ip, mac).emit()), None],
+            (IpAddr::V6(ip), What::Announcement) => [Some(Advertisement::unsolicited(ip, mac).emit()), None],
+            (IpAddr::V6(ip), What::Probe) => [Some(Solicitation::probe(ip, mac).emit()), None],
+        };
+        let sends = frames.into_iter().flatten().map(|frame| Output::Send { ifindex, ip, what, frame });
+        self.outputs.extend(sends);
+    }
+
+    /// Joins or leaves the group of an address when it is the first or the last that needs it.
+    fn listen(&mut self, key: Key, before: Option<bool>, after: Option<bool>) {
+        let (before, after) = (before == Some(true), after == Some(true));
+        let Some(group) = group_of(key).filter(|_| before != after && self.knows(key)) else { return };
+        let members = self.members.entry(group).or_default();
+        if after {
             *members += 1;
             if *members == 1 {
                 self.outputs.push_back(Output::Join(group));
             }
+        } else {
+            *members = members.saturating_sub(1);
+            if *members == 0 {
+                self.members.remove(&group);
+                self.outputs.push_back(Output::Leave(group));
+            }
         }
     }
 
-    /// Ends the schedule of an address on an interface.
-    fn stop(&mut self, ip: IpAddr, index: u32) {
-        let Some(schedule) = self.schedules.remove(&(ip, index)) else { return };
-        if let Some(due) = schedule.due {
-            self.deadlines.remove(&(due, (ip, index)));
-        }
-        let Some(group) = group_of(ip, index) else { return };
-        let Some(members) = self.members.get_mut(&group) else { return };
-        *members -= 1;
-        if *members == 0 {
-            self.members.remove(&group);
-            self.outputs.push_back(Output::Leave(group));
-        }
-    }
-
-    /// Sets the deadline after `now`.
-    fn advance(&mut self, now: Instant, key: Key) {
-        let Some(schedule) = self.schedules.get_mut(&key) else { return };
-        schedule.due = next(schedule.since, now, self.settings.refresh, key);
-        if let Some(due) = schedule.due {
-            self.deadlines.insert((due, key));
-        }
-    }
-
-    /// The addresses claimed on an interface, known or not. Looks at all of them, once per change of an interface.
-    fn claimed_on(&self, index: u32) -> Vec<IpAddr> {
-        let claims = self.claims.iter().filter(|(_, interfaces)| interfaces.contains(&index));
-        claims.map(|(ip, _)| *ip).collect()
+    fn knows(&self, (ip, index): Key) -> bool {
+        self.macs.contains_key(&(index, Family::of(ip)))
     }
 }
 
 impl Output {
-    fn ifindex(&self) -> u32 {
+    fn place(&self) -> (u32, Family) {
         match self {
-            Self::Send { ifindex, .. } => *ifindex,
-            Self::Join(group) | Self::Leave(group) => group.ifindex,
+            Self::Send { ifindex, ip, .. } => (*ifindex, Family::of(*ip)),
+            Self::Join(group) | Self::Leave(group) => (group.ifindex, Family::V6),
         }
     }
 }
 
-fn group_of(ip: IpAddr, ifindex: u32) -> Option<Group> {
+/// Whether questions for it shall reach us. Not those for an address that is only listened for: the claims that count
+/// then come to all nodes or by broadcast, and a hundred nodes in the group of an address would all be asked for it.
+fn listens(duty: &Duty) -> bool {
+    duty.mode != Mode::Listen
+}
+
+/// What is sent about it unasked.
+fn what(mode: Mode) -> Option<What> {
+    match mode {
+        Mode::Listen | Mode::Answer => None,
+        Mode::Probe => Some(What::Probe),
+        Mode::Announce => Some(What::Announcement),
+    }
+}
+
+/// The duties of a family on an interface. Looks at all of them, once per change of an interface.
+fn on(duties: &Duties, index: u32, family: Family) -> impl Iterator<Item = (IpAddr, &Duty)> {
+    let here =
+        move |(ip, duty): &(&IpAddr, &Duty)| Family::of(**ip) == family && duty.interfaces.contains(&index);
+    duties.iter().filter(here).map(|(ip, duty)| (*ip, duty))
+}
+
+fn group_of((ip, ifindex): Key) -> Option<Group> {
     match ip {
         IpAddr::V4(_) => None,
         IpAddr::V6(ip) => {
@@ -340,6 +360,13 @@ fn group_of(ip: IpAddr, ifindex: u32) -> Option<Group> {
             Some(Group { ifindex, group, mac: group_mac(group) })
         }
     }
+}
+
+/// The first deadline after `now` of probes that began at `since`.
+fn next_probe(since: Instant, now: Instant, probing: Probing) -> Option<Instant> {
+    let elapsed = now.saturating_duration_since(since);
+    let mut offsets = (1..probing.count).map(|n| probing.interval.saturating_mul(n));
+    since.checked_add(offsets.find(|offset| *offset > elapsed)?)
 }
 
 /// The first deadline after `now` of a schedule that began at `since`.

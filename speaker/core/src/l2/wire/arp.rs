@@ -151,6 +151,14 @@ impl Arp {
         }
     }
 
+    /// RFC 5227 1.1: "an ARP Request packet, broadcast on the local link, with an all-zero 'sender IP address'. The
+    /// 'sender hardware address' MUST contain the hardware address of the interface sending the packet. [...] The
+    /// 'target hardware address' field is ignored and SHOULD be set to all zeroes."
+    #[must_use]
+    pub fn probe(ip: Ipv4Addr, mac: Mac) -> Self {
+        Self { sender_ip: Ipv4Addr::UNSPECIFIED, ..Self::gratuitous_request(ip, mac) }
+    }
+
     /// RFC 5944 4.6: in a gratuitous ARP reply "the Target Hardware Address is also set to the link-layer address to
     /// which this cache entry should be updated". Some stacks take only this form.
     #[must_use]
@@ -201,6 +209,13 @@ mod tests {
         let reply = "ffffffffffff 020000000009 0806 0001 0800 06 04 0002 \
             020000000009 ac190764 020000000009 ac190764";
         assert_eq!(Arp::gratuitous_reply(ip, mac).emit(), bytes(reply));
+    }
+
+    #[test]
+    fn a_probe_is_that_of_the_rfc() {
+        let probe = "ffffffffffff 020000000009 0806 0001 0800 06 04 0001 \
+            020000000009 00000000 000000000000 ac190764";
+        assert_eq!(Arp::probe(Ipv4Addr::new(172, 25, 7, 100), [2, 0, 0, 0, 0, 9]).emit(), bytes(probe));
     }
 
     #[test]

@@ -188,6 +188,22 @@ impl Solicitation {
         })
     }
 
+    /// RFC 4862 5.4.2: "The solicitation's Target Address is set to the address being checked, the IP source is set to the
+    /// unspecified address, and the IP destination is set to the solicited-node multicast address of the target
+    /// address." Without the nonce of RFC 7527, which tells a probe that a loop brings back from another node's: ours is
+    /// known by its MAC.
+    #[must_use]
+    pub fn probe(ip: Ipv6Addr, mac: Mac) -> Self {
+        let group = solicited_node(ip);
+        let envelope = Envelope {
+            destination_mac: group_mac(group),
+            source_mac: mac,
+            destination: group,
+            source: Ipv6Addr::UNSPECIFIED,
+        };
+        Self { envelope, target: ip, source_link_layer: None }
+    }
+
     /// Whether it is a probe of duplicate address detection (RFC 4862 5.4.2).
     #[must_use]
     pub fn is_probe(&self) -> bool {
