@@ -201,8 +201,8 @@ impl Lan {
         wait::until(&format!("{wanted} speakers know each other"), deadline, || {
             let mut words = String::new();
             left.retain(|node| {
-                let members = node.metric(MEMBERS, ALIVE);
-                let good = matches!(members, Ok(Some(n)) if n == wanted) && node.ready();
+                let members = members(node);
+                let good = matches!(members, Ok(n) if n == wanted) && node.ready();
                 if !good && words.len() < 300 {
                     words.push_str(&format!("{}: ready {}, members {members:?}; ", node.name, node.ready()));
                 }
@@ -211,11 +211,8 @@ impl Lan {
             let done = left.is_empty();
             if done {
                 // All at the same time: what was seen first may have changed meanwhile.
-                left = running
-                    .iter()
-                    .filter(|n| !matches!(n.metric(MEMBERS, ALIVE), Ok(Some(m)) if m == wanted))
-                    .copied()
-                    .collect();
+                let whole = |node: &&LanNode| matches!(members(node), Ok(n) if n == wanted);
+                left = running.iter().copied().filter(|node| !whole(node)).collect();
             }
             let whole = done && left.is_empty();
             async move { Ok(if whole { Seen::Done(()) } else { Seen::Not(words) }) }
@@ -410,8 +407,13 @@ fn secret(run: &RunDir) -> Result<PathBuf> {
     Ok(dir)
 }
 
-const MEMBERS: &str = "patina_membership_members";
-const ALIVE: &str = "alive";
+/// How many speakers one knows that live and have decided, itself included.
+fn members(node: &LanNode) -> Result<f64> {
+    let text = node.metrics()?;
+    let of = |state| speaker::sum(&text, "patina_membership_members", state);
+    let up = of(r#"state="up""#).context("there is no metric of the membership: is it off?")?;
+    Ok(up + of(r#"state="draining""#).unwrap_or_default())
+}
 
 fn address(service: &Service) -> Option<Ipv4Addr> {
     let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;

@@ -162,7 +162,7 @@ fn get(at: SocketAddr, path: &str) -> Result<String> {
     Ok(body.to_owned())
 }
 
-fn sum(text: &str, name: &str, label: &str) -> Option<f64> {
+pub(super) fn sum(text: &str, name: &str, label: &str) -> Option<f64> {
     let of_name = |line: &&str| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label))
     };
