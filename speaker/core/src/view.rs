@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use patina_crds::config::Config;
-use patina_crds::net::Family;
+use patina_crds::net::{Family, from_number, to_number};
 use patina_crds::selector::{LabelSet, Labels};
 pub use patina_crds::service::ServiceId;
 
@@ -201,6 +201,37 @@ impl InterfaceView {
     }
 }
 
+impl InterfaceView {
+    /// As other speakers hear of it. Whether it is isolated, only the membership finds out.
+    #[must_use]
+    pub fn told(&self) -> MemberInterface {
+        let in_subnets = || self.addresses.iter().filter(|(ip, prefix)| is_in_subnet(*ip, *prefix));
+        MemberInterface {
+            name: self.name.clone(),
+            mac: self.mac,
+            up: self.up && !self.enslaved,
+            arp: self.arp,
+            ndp: self.ndp,
+            isolated: false,
+            subnets: in_subnets().filter_map(|(ip, prefix)| subnet(*ip, *prefix)).collect(),
+            addresses: in_subnets().map(|(ip, _)| *ip).collect(),
+        }
+    }
+}
+
+/// A link-local address is in the same subnet everywhere, and a single address in none.
+fn is_in_subnet(ip: IpAddr, prefix: u8) -> bool {
+    prefix < Family::of(ip).bits() && patina_crds::networks::is_telling(ip)
+}
+
+/// With the host bits cleared.
+fn subnet(ip: IpAddr, prefix: u8) -> Option<(IpAddr, u8)> {
+    let family = Family::of(ip);
+    let host_bits = u32::from(family.bits().saturating_sub(prefix));
+    let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+    Some((from_number(family, to_number(ip) & mask)?, prefix))
+}
+
 /// Why an interface cannot be announced on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unusable {
@@ -260,5 +291,39 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { ignore_exclude_lb: false, lb_class: None, max_candidates: 8 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_tells_its_subnets_and_its_addresses_in_them() {
+        let address = |text: &str, prefix| (text.parse::<IpAddr>().unwrap(), prefix);
+        let view = InterfaceView {
+            name: "eth0".to_owned(),
+            mac: [2, 0, 0, 0, 0, 1],
+            up: true,
+            arp: true,
+            addresses: [
+                address("192.0.2.77", 26),
+                address("192.0.2.78", 26),
+                address("192.0.2.100", 32),
+                address("10.0.0.1", 0),
+                address("2001:db8:1:2:3::4", 64),
+                address("fe80::1", 64),
+                address("2001:db8::5", 128),
+            ]
+            .into(),
+            ..InterfaceView::default()
+        };
+        let told = view.told();
+        let subnets: Vec<String> = told.subnets.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect();
+        assert_eq!(subnets, ["0.0.0.0/0", "192.0.2.64/26", "2001:db8:1:2::/64"]);
+        let addresses: Vec<String> = told.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.0.0.1", "192.0.2.77", "192.0.2.78", "2001:db8:1:2:3::4"]);
+        assert!(told.up && told.arp && !told.ndp && !told.isolated);
+        assert!(!InterfaceView { enslaved: true, ..view }.told().up, "its master speaks for it");
     }
 }
