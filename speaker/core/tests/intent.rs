@@ -7,16 +7,17 @@ mod golden;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use patina_crds::config::{
-    BgpAdvertisement, Config, L2Advertisement, ObjectRef, Pool, PreferredNodes, ServiceAllocation,
+    BgpAdvertisement, Config, Failback, L2Advertisement, ObjectRef, Pool, PreferredNodes, ServiceAllocation,
 };
 use patina_crds::selector::{Labels, Selector};
 use patina_speaker_core::intent::{Intent, intent};
 use patina_speaker_core::view::{
-    EndpointView, InterfaceView, Member, NodeView, Options, ServiceFacts, ServiceId, ServiceView, Snapshot,
-    TrafficPolicy,
+    EndpointView, InterfaceView, Member, MemberInterface, NodeView, Options, ServiceFacts, ServiceId,
+    ServiceView, Snapshot, TrafficPolicy,
 };
 use serde::Deserialize;
 
@@ -59,6 +60,9 @@ struct CaseAdvertisement {
     service_selectors: Vec<LabelSelector>,
     #[serde(default)]
     preferred: Vec<CasePreference>,
+    /// Seconds; -1 is never.
+    #[serde(default)]
+    failback: i64,
 }
 
 #[derive(Deserialize)]
@@ -78,13 +82,30 @@ struct CaseNode {
     /// No live speaker there.
     #[serde(default)]
     dead: bool,
+    /// The annotation.
+    #[serde(default)]
+    drain: bool,
+    /// What its speaker tells of itself.
+    #[serde(default)]
+    starting: bool,
+    #[serde(default)]
+    leaving: bool,
+    /// Likewise; absent: nothing. For our own node: those of the case, once any node tells its own.
+    #[serde(default)]
+    interfaces: Option<Vec<CaseInterface>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CaseInterface {
     name: String,
+    #[serde(default)]
     index: u32,
+    /// With prefix lengths.
+    #[serde(default)]
+    addresses: Vec<String>,
+    #[serde(default)]
+    isolated: bool,
     #[serde(default)]
     down: bool,
     #[serde(default)]
@@ -124,7 +145,7 @@ fn recorded_snapshots() {
         let services: Vec<ServiceView> = case.services.iter().map(service).collect();
         let nodes: Vec<NodeView> = case.nodes.iter().map(node).collect();
         let alive = case.nodes.iter().filter(|(_, node)| !node.dead);
-        let members = alive.map(|(name, _)| (name.clone(), Member::default())).collect();
+        let members = alive.map(|(name, node)| (name.clone(), member(&case, name, node))).collect();
         let interfaces = interfaces(case.interfaces.as_deref());
         let options = Options {
             ignore_exclude_lb: case.ignore_exclude_lb,
@@ -140,18 +161,29 @@ fn recorded_snapshots() {
             interfaces: &interfaces,
             options: &options,
         };
-        (case.expect.clone(), self::text(&intent(&snapshot)))
+        (case.expect.clone(), self::text(&case.node, &intent(&snapshot)))
     });
 }
 
 /// An intent for people: first what is announced, then what became of each Service.
-fn text(intent: &Intent) -> String {
+fn text(node: &str, intent: &Intent) -> String {
     let mut out = String::new();
     for (ip, announcement) in &intent.leading() {
         let interfaces: Vec<String> = announcement.interfaces.iter().map(u32::to_string).collect();
         let services: Vec<String> = announcement.services.iter().map(ServiceId::to_string).collect();
         let (interfaces, services) = (interfaces.join(","), services.join(", "));
         writeln!(out, "announce {ip} on {interfaces} for {services}").unwrap();
+    }
+    for (ip, announcement) in intent.l2.iter() {
+        let order: Vec<&str> = announcement.order.iter().map(|node| &**node).collect();
+        if !order.contains(&node) {
+            assert!(!announcement.leads, "{ip}");
+            writeln!(out, "hand over {ip} to {}", order.join(" ")).unwrap();
+        }
+        if announcement.failback != Failback::Immediate {
+            let keepers: Vec<&str> = announcement.keepers.iter().map(|node| &**node).collect();
+            writeln!(out, "{ip} stays with one of {}: {}", keepers.join(" "), announcement.failback).unwrap();
+        }
     }
     for (id, verdict) in &intent.verdicts {
         assert_ne!(verdict.mine, verdict.why_not.is_some(), "{id}: either mine or a reason");
@@ -169,13 +201,16 @@ fn text(intent: &Intent) -> String {
         }
         if !verdict.candidates.is_empty() {
             let alone = verdict.candidates.iter().all(|candidate| candidate.serves == 1);
+            let alike = verdict.candidates.windows(2).all(|pair| pair[0].announces == pair[1].announces);
             let candidates: Vec<String> = verdict
                 .candidates
                 .iter()
                 .map(|c| {
                     let score = if c.score > 0 { format!("+{}", c.score) } else { String::new() };
                     let serves = if alone { String::new() } else { format!("({})", c.serves) };
-                    format!("{}{score}{serves}", c.node)
+                    let announces = if alike { String::new() } else { format!("[{}]", c.announces) };
+                    let last = c.last_resort.map(|why| format!("!{why}")).unwrap_or_default();
+                    format!("{}{score}{serves}{announces}{last}", c.node)
                 })
                 .collect();
             writeln!(out, "  candidates {}", candidates.join(" ")).unwrap();
@@ -226,7 +261,11 @@ fn config(case: &Case) -> Config {
                     selector: Selector::compile(&p.preference).unwrap(),
                 })
                 .collect(),
-            failback: patina_crds::config::Failback::default(),
+            failback: match ad.failback {
+                0 => Failback::Immediate,
+                seconds => u64::try_from(seconds)
+                    .map_or(Failback::Never, |seconds| Failback::After(Duration::from_secs(seconds))),
+            },
         })
         .collect();
     let bgp_advertisements = case
@@ -271,8 +310,36 @@ fn node((name, node): (&String, &CaseNode)) -> NodeView {
         name: name.clone(),
         labels: node.labels.clone(),
         network_unavailable: node.network_unavailable,
-        draining: false,
+        draining: node.drain,
     }
+}
+
+fn member(case: &Case, name: &str, node: &CaseNode) -> Member {
+    let anybody_tells = case.nodes.values().any(|node| node.interfaces.is_some());
+    let told = match &node.interfaces {
+        None if name == case.node && anybody_tells => Some(interfaces(case.interfaces.as_deref())),
+        told => told.as_ref().map(|told| interfaces(Some(told))),
+    };
+    let isolated = |name: &str| {
+        let mut all = node.interfaces.as_ref().or(case.interfaces.as_ref()).into_iter().flatten();
+        all.any(|interface| interface.isolated && interface.name == name)
+    };
+    let tell = |view: InterfaceView| {
+        let isolated = isolated(&view.name);
+        MemberInterface { isolated, ..view.told() }
+    };
+    Member {
+        starting: node.starting,
+        draining: node.leaving,
+        interfaces: told.map(|told| told.into_iter().map(tell).collect()),
+        ..Member::default()
+    }
+}
+
+/// `192.0.2.7/24`
+fn address(text: &str) -> (IpAddr, u8) {
+    let (ip, length) = text.split_once('/').expect("an address with its prefix length");
+    (ip.parse().unwrap(), length.parse().unwrap())
 }
 
 fn interfaces(interfaces: Option<&[CaseInterface]>) -> Vec<InterfaceView> {
@@ -293,6 +360,7 @@ fn interfaces(interfaces: Option<&[CaseInterface]>) -> Vec<InterfaceView> {
             enslaved: i.enslaved,
             arp: !i.no_arp,
             ndp: !i.no_ndp,
+            addresses: i.addresses.iter().map(|text| address(text)).collect(),
             ..good(&i.name, i.index)
         })
         .collect()

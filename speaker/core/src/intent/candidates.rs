@@ -98,7 +98,8 @@ impl Candidates {
             part.best = best.collect();
         }
         let union = nodes.set(union);
-        let score = |node: usize| union.as_ref().and_then(|set| set.scores.get(node).copied()).unwrap_or_default();
+        let score =
+            |node: usize| union.as_ref().and_then(|set| set.scores.get(node).copied()).unwrap_or_default();
         let mut tiers: BTreeMap<(Standing, Reverse<u32>), Vec<usize>> = BTreeMap::new();
         for node in possible {
             let (mut serves, mut announces) = (0, 0);
@@ -121,9 +122,9 @@ impl Candidates {
         let own = nodes.own();
         let own = own.and_then(|own| tiers.values().position(|nodes| nodes.contains(&own)));
         let field = |score| union.as_ref().and_then(|set| *set.fields.get(&score)?);
-        let tiers = tiers.into_iter().map(|((standing, Reverse(score)), nodes)| {
-            (standing, score, elector.tier(field(score), nodes))
-        });
+        let tiers = tiers
+            .into_iter()
+            .map(|((standing, Reverse(score)), nodes)| (standing, score, elector.tier(field(score), nodes)));
         Self { tiers: tiers.collect(), best: prepared.into_iter().map(|part| part.best).collect(), own }
     }
 

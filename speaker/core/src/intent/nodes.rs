@@ -181,7 +181,8 @@ impl<'a> Nodes<'a> {
             });
             set.selections.push(Rc::clone(selection));
         }
-        set.fields = fields.into_iter().map(|(score, nodes)| (score, elector.field(nodes.into_iter()))).collect();
+        set.fields =
+            fields.into_iter().map(|(score, nodes)| (score, elector.field(nodes.into_iter()))).collect();
         set
     }
 

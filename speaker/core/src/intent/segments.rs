@@ -81,8 +81,7 @@ impl<'a> Segments<'a> {
 
     fn own(&mut self, snapshot: &Snapshot<'a>, member: &Member) -> Vec<Interface<'a>> {
         let told = member.interfaces.as_deref().unwrap_or_default();
-        let isolated =
-            |name: &str| told.iter().any(|interface| interface.isolated && interface.name == name);
+        let isolated = |name: &str| told.iter().any(|interface| interface.isolated && interface.name == name);
         let interfaces = snapshot.interfaces.iter();
         interfaces
             .map(|interface| Interface {

@@ -166,8 +166,10 @@ mod tests {
     }
 
     fn ordered(ip: &str, nodes: &[(String, u32)]) -> Vec<String> {
-        let mut contenders: Vec<_> =
-            nodes.iter().map(|(node, score)| Contender { node, standing: Standing::PLAIN, score: *score }).collect();
+        let mut contenders: Vec<_> = nodes
+            .iter()
+            .map(|(node, score)| Contender { node, standing: Standing::PLAIN, score: *score })
+            .collect();
         order(ip, &mut contenders);
         names(&contenders)
     }

@@ -316,8 +316,7 @@ impl Elector {
 
     fn computed(&self, text: &str, field: FieldId) -> Option<Known> {
         let nodes = self.fields.get(field.0)?.nodes.iter();
-        let mut ranked: Vec<([u8; 32], &str, Id)> =
-            nodes.filter_map(|id| self.ranked(text, *id)).collect();
+        let mut ranked: Vec<([u8; 32], &str, Id)> = nodes.filter_map(|id| self.ranked(text, *id)).collect();
         keep_first(&mut ranked, KEPT);
         Some(Known::new(ranked.iter().map(|(_, _, id)| *id)))
     }
