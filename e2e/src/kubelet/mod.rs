@@ -3,7 +3,7 @@
 //! their status. One task set of the lab plays it for all nodes.
 //!
 //! What it leaves out: images (see [`container`]), cgroups and resource limits, init containers, exec probes, log
-//! and exec endpoints, refreshing volumes.
+//! and exec endpoints.
 
 mod bind;
 pub mod container;
@@ -26,7 +26,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::watch;
@@ -74,6 +75,8 @@ struct Shared {
     /// What the API last said, by uid.
     pods: RefCell<BTreeMap<String, Arc<Pod>>>,
     workers: RefCell<BTreeMap<String, Worker>>,
+    /// Counts changes of ConfigMaps and Secrets.
+    mounted: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -112,11 +115,16 @@ impl Kubelet {
             setup,
             pods: RefCell::default(),
             workers: RefCell::default(),
+            mounted: watch::Sender::new(0),
         });
         for plan in &shared.setup.plan.nodes {
             nodes::register(&shared.client, plan).await?;
         }
-        let kubelet = Self { tasks: vec![spawn_local(watch_pods(Rc::clone(&shared)))], shared };
+        let tasks = vec![
+            spawn_local(watch_pods(Rc::clone(&shared))),
+            spawn_local(watch_mounted(shared.client.clone(), shared.mounted.clone())),
+        ];
+        let kubelet = Self { tasks, shared };
         for plan in &kubelet.shared.setup.plan.nodes {
             kubelet.shared.begin_heartbeat(&plan.name);
         }
@@ -236,6 +244,17 @@ impl Shared {
                 tracing::warn!("bind {} to {node}: {error:#}", pod.name_any());
             }
         });
+    }
+}
+
+/// Tells that what pods mount may have changed.
+async fn watch_mounted(client: Client, mounted: watch::Sender<u64>) {
+    let maps = watcher(Api::<PartialObjectMeta<ConfigMap>>::all(client.clone()), watcher::Config::default());
+    let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client), watcher::Config::default());
+    let (maps, secrets) = (maps.default_backoff().map(drop), secrets.default_backoff().map(drop));
+    let mut changes = pin!(futures::stream::select(maps, secrets));
+    while changes.next().await.is_some() {
+        mounted.send_modify(|count| *count += 1);
     }
 }
 

@@ -1,9 +1,11 @@
-//! A pod's volumes as directories of the lab: written once, when the pod starts. (A real kubelet also refreshes
-//! them when the ConfigMap or Secret changes; the lab's does not.)
+//! A pod's volumes as directories of the lab. They follow their ConfigMaps and Secrets as a kubelet's do: the files are links
+//! into a directory that one rename replaces, so that a reader sees all of the old or all of the new. (A real kubelet looks
+//! once a minute; the lab's is told, so that tests need not wait.)
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -13,11 +15,17 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt as _};
+use tokio::sync::watch;
 
 use super::{PodAddresses, env};
 
 /// A token outlives any lab.
 const TOKEN_SECONDS: i64 = 24 * 3600;
+
+/// Changes that come together are read together.
+const REST: Duration = Duration::from_millis(200);
+/// The link to the directory that has the files now.
+const DATA: &str = "..data";
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -34,17 +42,49 @@ pub(super) async fn materialise(
 ) -> Result<BTreeMap<String, PathBuf>> {
     let mut out = BTreeMap::new();
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
-        let files = files_of(client, pod, volume, addresses)
+        let path = dir.join(&volume.name);
+        let files = files_of(client, pod, volume, addresses, &read(&path))
             .await
             .with_context(|| format!("volume {}", volume.name))?;
-        let path = dir.join(&volume.name);
         write(&path, &files)?;
         out.insert(volume.name.clone(), path);
     }
     Ok(out)
 }
 
-async fn files_of(client: &Client, pod: &Pod, volume: &Volume, addresses: &PodAddresses) -> Result<Files> {
+/// Keeps the volumes of a running pod as the API has them; `changes` tells that a ConfigMap or a Secret changed. What
+/// cannot be read stays as it was. Never returns.
+pub(super) async fn follow(
+    client: &Client,
+    pod: &Pod,
+    addresses: &PodAddresses,
+    dir: &Path,
+    mut changes: watch::Receiver<u64>,
+) {
+    let follows = |volume: &Volume| {
+        volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some()
+    };
+    if !pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(follows) {
+        return std::future::pending().await;
+    }
+    while changes.changed().await.is_ok() {
+        tokio::time::sleep(REST).await;
+        changes.borrow_and_update();
+        if let Err(error) = materialise(client, pod, addresses, dir).await {
+            tracing::info!("volumes of {} stay as they are: {error:#}", pod.name_any());
+        }
+    }
+    std::future::pending().await
+}
+
+/// `old` are the files that are there: a token is asked for once.
+async fn files_of(
+    client: &Client,
+    pod: &Pod,
+    volume: &Volume,
+    addresses: &PodAddresses,
+    old: &Files,
+) -> Result<Files> {
     let namespace = pod.namespace().unwrap_or_default();
     if volume.empty_dir.is_some() {
         return Ok(Files::new());
@@ -64,7 +104,7 @@ async fn files_of(client: &Client, pod: &Pod, volume: &Volume, addresses: &PodAd
     if let Some(source) = &volume.projected {
         let mut files = Files::new();
         for projection in source.sources.iter().flatten() {
-            files.extend(projected(client, pod, projection, addresses).await?);
+            files.extend(projected(client, pod, projection, addresses, old).await?);
         }
         return Ok(files);
     }
@@ -76,6 +116,7 @@ async fn projected(
     pod: &Pod,
     projection: &VolumeProjection,
     addresses: &PodAddresses,
+    old: &Files,
 ) -> Result<Files> {
     let namespace = pod.namespace().unwrap_or_default();
     if let Some(source) = &projection.config_map {
@@ -90,7 +131,10 @@ async fn projected(
         return downward(pod, source.items.as_deref().unwrap_or_default(), addresses);
     }
     if let Some(source) = &projection.service_account_token {
-        return token(client, pod, source).await;
+        return match old.get(&source.path) {
+            Some(token) => Ok(Files::from([(source.path.clone(), token.clone())])),
+            None => token(client, pod, source).await,
+        };
     }
     bail!("this kind of projection is not known to the lab's kubelet")
 }
@@ -128,7 +172,7 @@ async fn config_map(
         Some(map) => {
             let text = map.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes()));
             let binary = map.binary_data.into_iter().flatten().map(|(k, v)| (k, v.0));
-            Ok(select(text.chain(binary).collect(), items))
+            select(text.chain(binary).collect(), items, optional)
         }
         None if optional => Ok(Files::new()),
         None => bail!("ConfigMap {namespace}/{name} not found"),
@@ -145,20 +189,25 @@ async fn secret(
     match Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await? {
         Some(secret) => {
             let all = secret.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect();
-            Ok(select(all, items))
+            select(all, items, optional)
         }
         None if optional => Ok(Files::new()),
         None => bail!("Secret {namespace}/{name} not found"),
     }
 }
 
-fn select(all: Files, items: Option<&[KeyToPath]>) -> Files {
-    match items {
-        None | Some([]) => all,
-        Some(items) => {
-            items.iter().filter_map(|i| Some((i.path.clone(), all.get(&i.key)?.clone()))).collect()
+/// Of a source that is not optional, each key that is asked for must be there (core/v1 `SecretVolumeSource.items`).
+fn select(all: Files, items: Option<&[KeyToPath]>, optional: bool) -> Result<Files> {
+    let Some(items) = items.filter(|items| !items.is_empty()) else { return Ok(all) };
+    let mut files = Files::new();
+    for item in items {
+        match all.get(&item.key) {
+            Some(content) => drop(files.insert(item.path.clone(), content.clone())),
+            None if optional => {}
+            None => bail!("key {} not found", item.key),
         }
     }
+    Ok(files)
 }
 
 fn downward(pod: &Pod, items: &[DownwardAPIVolumeFile], addresses: &PodAddresses) -> Result<Files> {
@@ -170,17 +219,114 @@ fn downward(pod: &Pod, items: &[DownwardAPIVolumeFile], addresses: &PodAddresses
     Ok(files)
 }
 
-/// Readable by any user of the pod: its processes may run as one that owns nothing here.
+/// The files of a volume as they are.
+fn read(dir: &Path) -> Files {
+    let mut files = Files::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(dir.join(DATA).join(&folder)).into_iter().flatten().flatten() {
+            let name = folder.join(entry.file_name());
+            if entry.path().is_dir() {
+                folders.push(name);
+            } else if let Ok(content) = std::fs::read(entry.path()) {
+                files.insert(name.to_string_lossy().into_owned(), content);
+            }
+        }
+    }
+    files
+}
+
+/// Makes the volume hold these files, by one rename. Readable by any user of the pod: its processes may run as one that
+/// owns nothing here.
 fn write(dir: &Path, files: &Files) -> Result<()> {
+    let data = dir.join(DATA);
+    let before = std::fs::read_link(&data).ok();
+    if before.is_some() && read(dir) == *files {
+        return Ok(());
+    }
     std::fs::create_dir_all(dir)?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777))?;
+    if files.is_empty() && before.is_none() {
+        return Ok(()); // an emptyDir, or nothing yet
+    }
+    let number = before.iter().filter_map(|b| b.to_str()?.strip_prefix("..")?.parse::<u32>().ok()).next();
+    let version = format!("..{}", number.map_or(1, |number| number + 1));
     for (name, content) in files {
-        let path = dir.join(name);
+        let path = dir.join(&version).join(name);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
         std::fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444))?;
     }
+    std::fs::create_dir_all(dir.join(&version))?;
+    let next = dir.join("..data_tmp");
+    let _left_over = std::fs::remove_file(&next);
+    symlink(&version, &next)?;
+    std::fs::rename(&next, &data)?;
+    link(dir, files)?;
+    if let Some(before) = before {
+        std::fs::remove_dir_all(dir.join(before))?;
+    }
     Ok(())
+}
+
+/// What a container sees: a link for each name, through [`DATA`].
+fn link(dir: &Path, files: &Files) -> Result<()> {
+    let first = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+    let names: BTreeSet<String> = files.keys().map(|name| first(name)).collect();
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with("..") && !names.contains(&name) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    for name in names {
+        if dir.join(&name).symlink_metadata().is_err() {
+            symlink(Path::new(DATA).join(&name), dir.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(all: &[(&str, &str)]) -> Files {
+        all.iter().map(|(name, content)| ((*name).to_owned(), content.as_bytes().to_vec())).collect()
+    }
+
+    #[test]
+    fn a_volume_changes_by_one_rename_and_keeps_no_old_files() {
+        let dir = std::env::temp_dir().join(format!("patina-volume-{}", std::process::id()));
+        let shown = |name: &str| std::fs::read_to_string(dir.join(name)).ok();
+        write(&dir, &files(&[("secretkey", "one"), ("deep/er", "x")])).unwrap();
+        assert_eq!((shown("secretkey").as_deref(), shown("deep/er").as_deref()), (Some("one"), Some("x")));
+        let first = std::fs::read_link(dir.join(DATA)).unwrap();
+        write(&dir, &files(&[("secretkey", "one"), ("deep/er", "x")])).unwrap();
+        assert_eq!(std::fs::read_link(dir.join(DATA)).unwrap(), first, "nothing changed");
+
+        let open = std::fs::canonicalize(dir.join("secretkey")).unwrap();
+        write(&dir, &files(&[("secretkey", "two"), ("secretkey-previous", "one")])).unwrap();
+        assert_eq!((shown("secretkey").as_deref(), shown("deep/er")), (Some("two"), None));
+        assert_eq!(read(&dir), files(&[("secretkey", "two"), ("secretkey-previous", "one")]));
+        assert!(!open.exists() && dir.join("deep").symlink_metadata().is_err());
+        write(&dir, &Files::new()).unwrap();
+        assert_eq!((shown("secretkey"), read(&dir)), (None, Files::new()));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_is_asked_for_must_be_there_unless_it_is_optional() {
+        let all = || files(&[("secretkey", "one")]);
+        let item = |key: &str| [KeyToPath { key: key.into(), path: "file".into(), mode: None }];
+        assert_eq!(select(all(), Some(&item("secretkey")), false).unwrap(), files(&[("file", "one")]));
+        assert_eq!(select(all(), Some(&item("other")), true).unwrap(), Files::new());
+        assert_eq!(
+            select(all(), Some(&item("other")), false).unwrap_err().to_string(),
+            "key other not found"
+        );
+        assert_eq!(select(all(), None, false).unwrap(), all());
+    }
 }

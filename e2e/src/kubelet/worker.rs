@@ -1,5 +1,6 @@
 //! One pod from its binding to its end.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +66,11 @@ async fn live(shared: &Rc<Shared>, pod: &Arc<Pod>, told: watch::Receiver<Arc<Pod
         }
     };
     report.waiting_for = None;
-    attend(shared, pod, report, starts, told).await;
+    let dir = volumes_dir(shared, pod)?;
+    tokio::select! {
+        () = attend(shared, pod, report, starts, told) => {}
+        () = volumes::follow(&shared.client, pod, &addresses, &dir, shared.mounted.subscribe()) => {}
+    }
     Ok(())
 }
 
@@ -128,7 +133,7 @@ async fn prepare(
     addresses: &PodAddresses,
 ) -> Result<Vec<Start>> {
     let spec = pod.spec.as_ref().context("no spec")?;
-    let dir = shared.setup.run.dir("pods")?.join(short_name(pod));
+    let dir = volumes_dir(shared, pod)?;
     // Only our own programs read their volumes.
     let ours = spec.containers.iter().any(|c| container::is_ours(c.image.as_deref().unwrap_or_default()));
     let volumes = if ours {
@@ -173,6 +178,11 @@ async fn prepare(
         });
     }
     Ok(starts)
+}
+
+/// Where its volumes are.
+fn volumes_dir(shared: &Shared, pod: &Pod) -> Result<PathBuf> {
+    Ok(shared.setup.run.dir("pods")?.join(short_name(pod)))
 }
 
 /// Part of the name of its namespace and directory: the name, and of the uid what tells it from its predecessor.
