@@ -7,6 +7,8 @@ mod allocation;
 mod bad_input;
 #[path = "controller/busy.rs"]
 mod busy;
+#[path = "controller/conflicts.rs"]
+mod conflicts;
 #[path = "controller/health.rs"]
 mod health;
 #[path = "controller/left_alone.rs"]

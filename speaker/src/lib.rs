@@ -3,22 +3,24 @@
 //! ```text
 //!  API server ──> watch/ ────┐
 //!  kernel ──> interfaces,     │
-//!             routes ────────┼──> speaker ──(core: intent)──> l2/ ──> frames
-//!  configuration (runtime) ──┘                          └──> status/, events, metrics
+//!             routes ────────┼──> speaker ──(core: intent, ownership)──> l2/ ──> frames
+//!  configuration (runtime) ──┤                   └──> status/, conflicts, events, metrics
+//!  the others ──> membership/ ┘
 //! ```
 
 pub mod config_state;
+pub mod conflicts;
 pub mod convert;
 mod deadline;
 pub mod exclude;
 pub mod fence;
-pub mod handover;
 pub mod interfaces;
 pub mod l2;
 pub mod members;
 pub mod membership;
 pub mod metrics;
 pub mod moves;
+pub mod moves_metrics;
 pub mod routes;
 pub mod settings;
 pub mod speaker;

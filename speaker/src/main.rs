@@ -10,14 +10,19 @@ use patina_runtime::metrics::ConfigMetrics;
 use patina_runtime::tasks::Tasks;
 use patina_runtime::{client, flags, logs};
 use patina_speaker::config_state::component;
+use patina_speaker::conflicts::{self, ConflictWriter};
 use patina_speaker::exclude::Exclude;
+use patina_speaker::fence::Fence;
 use patina_speaker::l2::{Desired, Driver};
+use patina_speaker::membership::{self, MembershipMetrics};
 use patina_speaker::metrics::{Announced, L2Metrics};
+use patina_speaker::moves_metrics::MoveMetrics;
 use patina_speaker::settings::Settings;
 use patina_speaker::speaker::Speaker;
 use patina_speaker::status::{StatusWriter, Wanted};
 use patina_speaker::watch::Cluster;
 use patina_speaker::{interfaces, routes};
+use patina_speaker_core::l2::announcer;
 use tokio::sync::{Notify, mpsc, watch};
 
 /// The end of the process may take this long: manifests allow two seconds (terminationGracePeriodSeconds).
@@ -33,27 +38,40 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let common = &settings.common;
-    let (registry, health, bell) = (prometheus::Registry::new(), Health::new(), Arc::new(Notify::new()));
+    let (registry, health) = (prometheus::Registry::new(), Health::new());
+    let [bell, links] = [(); 2].map(|()| Arc::new(Notify::new()));
     let mut tasks = Tasks::new();
     let client = client::connect(common.kubeconfig.as_deref()).await?;
 
     let exclude = Exclude::load(&settings.exclude_interfaces)?;
-    let (interfaces, follower) = interfaces::watch(exclude, Arc::clone(&bell)).await?;
+    let (interfaces, follower) = interfaces::watch(exclude, Arc::clone(&links)).await?;
     tasks.spawn("interfaces", follower.run());
-    let (gateways, follower) = routes::watch(Arc::clone(&bell)).await?;
+    let (gateways, follower) = routes::watch(Arc::clone(&links)).await?;
     tasks.spawn("routes", follower.run());
+
+    let cluster = Cluster::start(&client, &settings, &bell, &mut tasks);
+    // Closed by the membership, if there is one, before anything could be answered.
+    let fence = Fence::open();
+    let members = {
+        // Whoever follows the members waits for their state itself.
+        let (peers, unheard, metrics) =
+            (cluster.follow_peers(), Arc::default(), MembershipMetrics::register(&registry)?);
+        membership::start(&settings, peers, unheard, fence.clone(), metrics, &mut tasks)?
+    };
 
     let (desired, wishes) = watch::channel(Desired::default());
     let (news, heard) = mpsc::channel(HEARD);
-    let driver = Driver::new(wishes, news, settings.refresh(), L2Metrics::register(&registry)?);
-    tasks.spawn_finishing("layer2", driver.run());
+    let announcing = announcer::Settings { refresh: settings.refresh(), ..announcer::Settings::default() };
+    let driver = Driver::new(wishes, news, fence, announcing, L2Metrics::register(&registry)?);
+    tasks.spawn_thread("layer2", || driver.run())?;
 
     let (wanted, wishes) = watch::channel(Wanted::default());
     let written = StatusWriter::start(&client, &common.namespace, &settings.node_name, wishes, &mut tasks);
+    let (conflicts, wishes) = watch::channel(conflicts::Wanted::default());
+    ConflictWriter::start(&client, &common.namespace, &settings.node_name, wishes, &mut tasks);
 
     let config_state = config_state::start(client.clone(), component(&settings), || true, &mut tasks);
     let config = ConfigWatch::start(&client, &common.namespace, &common.config, &bell, &mut tasks);
-    let cluster = Cluster::start(&client, &settings, &bell, &mut tasks);
     cluster.add_to(&health);
     health.add("configuration", {
         let config = config.clone();
@@ -70,18 +88,23 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         events: Events::start(client, events::SPEAKER, &common.pod_name, &mut tasks),
         config_metrics: ConfigMetrics::register(&registry)?,
         announced: Announced::register(&registry, &settings.node_name)?,
+        metrics: MoveMetrics::register(&registry)?,
         bell,
+        links,
         cluster,
         config,
         interfaces,
         gateways,
+        members,
         desired,
         heard,
         wanted,
         written,
+        conflicts,
         config_state,
         settings,
     };
-    tasks.spawn_finishing("decisions", speaker.run(tasks.shutdown()));
+    let shutdown = tasks.shutdown();
+    tasks.spawn_thread("decisions", || speaker.run(shutdown))?;
     Ok(tasks.run(SHUTDOWN).await?)
 }

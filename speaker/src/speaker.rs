@@ -1,51 +1,70 @@
-//! The decision task: snapshot -> intent -> what is to change on the wire, in the status objects and in the events.
+//! The decision task: snapshot -> intent -> ownership -> what is to be done on the wire; and what people see of it.
+//!
+//! ```text
+//!  API server ──(rests)──┐
+//!  membership ───────────┼──> look ──> intent ──> ownership ──> duties ──> layer2 driver
+//!  links ────────────────┘                          ^  │
+//!  layer2 driver ── what it heard ──────────────────┘  └──> show: status, events, metrics, conflicts
+//! ```
 //!
 //! It decides nothing itself. Nothing is announced before everything has been seen once (all watches listed, a
-//! configuration loaded); after that, what is known stays in force while the API server is away or the configuration
-//! is bad.
+//! configuration loaded, the membership's first round through); after that, what is known stays in force while the API
+//! server is away or the configuration is bad.
+//!
+//! On a thread of its own. A change that only the API server tells waits for the rest after the last one; what the
+//! membership, a link or the wire tells does not.
 
-use std::collections::BTreeSet;
+mod leave;
+mod members;
+mod show;
+mod state;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use patina_crds::types::ServiceL2Status;
 use patina_runtime::config_state::Report;
-use patina_runtime::config_watch::{Change, ConfigKeeper, ConfigWatch};
-use patina_runtime::events::{EventType, Events, Published};
+use patina_runtime::config_watch::{Change, ConfigWatch};
+use patina_runtime::events::Events;
 use patina_runtime::metrics::ConfigMetrics;
 use patina_runtime::tasks::Shutdown;
-use patina_runtime::watch::Watched;
-use patina_speaker_core::intent::{Intent, intent};
-use patina_speaker_core::l2::duty::{Claim, Duty, Mode};
-use patina_speaker_core::view::{InterfaceView, Options, ServiceId, Snapshot};
+use patina_speaker_core::intent::intent;
+use patina_speaker_core::l2::ownership::{self, Ownership};
+use patina_speaker_core::view::{InterfaceView, Snapshot};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::config_state;
+use crate::conflicts;
 use crate::deadline::until;
-use crate::handover::{self, Handover};
 use crate::interfaces::Interfaces;
 use crate::l2::{Desired, Heard};
+use crate::membership::Members;
 use crate::metrics::Announced;
-use crate::moves::Moves;
+use crate::moves_metrics::MoveMetrics;
 use crate::routes::Gateways;
 use crate::settings::Settings;
-use crate::status::{self, Wanted};
+use crate::status::{Wanted, Written};
 use crate::watch::{Cluster, replace};
+use crate::{config_state, status};
+use state::State;
 
-/// After a decision that took t, the next one waits this many times t: whatever the cluster does, deciding takes at
-/// most a fifth of a core, and changes that come together are decided together.
+/// After a decision that took t, the next one that only the API server asks for waits this many times t: whatever the
+/// cluster does, deciding takes at most a fifth of a core, and changes that come together are decided together.
 const REST: u32 = 4;
 /// The longest such rest.
 const LONGEST_REST: Duration = Duration::from_millis(500);
+/// Of what was heard on the wire, so much is taken in before anything else gets its turn.
+const BATCH: usize = 256;
 
 /// Everything that the decision task reads and writes.
 #[derive(Debug)]
 pub struct Speaker {
     /// Flags.
     pub settings: Settings,
-    /// Rings when any of the next four changed.
+    /// Rings when the API server's objects changed.
     pub bell: Arc<Notify>,
-    /// Services, endpoints, nodes, members.
+    /// Rings when the node's interfaces or routes changed.
+    pub links: Arc<Notify>,
+    /// Services, endpoints, nodes, and, without a membership, members.
     pub cluster: Cluster,
     /// Pools and advertisements.
     pub config: ConfigWatch,
@@ -53,6 +72,8 @@ pub struct Speaker {
     pub interfaces: Interfaces,
     /// The routers it sends to.
     pub gateways: Gateways,
+    /// The other speakers; `None`: the API server says who is there.
+    pub members: Option<Members>,
     /// What the driver shall do.
     pub desired: watch::Sender<Desired>,
     /// What the driver heard.
@@ -60,7 +81,9 @@ pub struct Speaker {
     /// What the status objects shall say.
     pub wanted: watch::Sender<Wanted>,
     /// What they say.
-    pub written: Watched<ServiceL2Status>,
+    pub written: Written,
+    /// What the AddressConflicts shall say.
+    pub conflicts: watch::Sender<conflicts::Wanted>,
     /// What our ConfigurationState shall say.
     pub config_state: watch::Sender<Option<Report>>,
     /// Where events go.
@@ -69,219 +92,184 @@ pub struct Speaker {
     pub config_metrics: ConfigMetrics,
     /// Gauge of the announced Services.
     pub announced: Announced,
+    /// What changes hands.
+    pub metrics: MoveMetrics,
 }
 
-/// What the last decision left.
-#[derive(Debug, Default)]
-struct State {
-    keeper: ConfigKeeper,
-    options: Options,
-    interfaces: Vec<InterfaceView>,
-    intent: Intent,
-    decided: bool,
-    handover: Handover,
-    moves: Moves,
+/// What woke the task.
+enum Rung {
+    Api,
+    Links,
+    Members,
+    Heard(Heard),
+    Deadline,
 }
 
 impl Speaker {
     /// Decides whenever something changed, until the shutdown; then hands over.
     pub async fn run(mut self, mut shutdown: Shutdown) {
-        let mut state = State { options: self.settings.options(), ..State::default() };
+        let mut state = State::new(&self.settings, self.interfaces.list());
+        self.say(&state);
+        self.follow(&mut state);
         loop {
-            let mut ring = false;
-            tokio::select! {
+            let rung = tokio::select! {
                 () = shutdown.requested() => break,
-                () = self.bell.notified() => ring = true,
-                Some(heard) = self.heard.recv() => state.hear(heard),
-                () = until(state.handover.deadline()) => {}
+                rung = self.rung(&state) => rung,
+            };
+            match rung {
+                Rung::Api => {
+                    state.rest = None;
+                    let began = Instant::now();
+                    if self.read(&mut state) && self.decide(&mut state) {
+                        state.rest = Some(Instant::now() + (began.elapsed() * REST).min(LONGEST_REST));
+                    }
+                }
+                Rung::Members => {
+                    if self.follow(&mut state) || !state.decided {
+                        self.decide(&mut state);
+                    }
+                }
+                Rung::Links => {
+                    if replace(&mut state.interfaces, self.interfaces.list()) {
+                        self.say(&state);
+                        self.decide(&mut state);
+                    }
+                    self.report(&state);
+                }
+                Rung::Heard(heard) => self.hear(&mut state, heard),
+                Rung::Deadline => {}
             }
-            let began = Instant::now();
-            if !(ring && self.look(&mut state)) {
-                self.send(&mut state);
-                continue;
-            }
-            tokio::select! {
-                () = shutdown.requested() => break,
-                () = tokio::time::sleep((began.elapsed() * REST).min(LONGEST_REST)) => {}
-            }
+            self.act(&mut state);
         }
-        self.hand_over(state).await;
+        self.leave(state).await;
     }
 
-    /// Looks at everything; decides if anything is different. True when it decided.
-    fn look(&mut self, state: &mut State) -> bool {
+    /// Waits for the next. Nothing is lost when the wait is given up.
+    async fn rung(&mut self, state: &State) -> Rung {
+        let resting = state.rest.is_some_and(|until| until > Instant::now());
+        tokio::select! {
+            () = members::changed(&mut self.members) => Rung::Members,
+            Some(heard) = self.heard.recv() => Rung::Heard(heard),
+            () = self.links.notified() => Rung::Links,
+            () = self.bell.notified(), if !resting => Rung::Api,
+            () = until(state.rest), if resting => Rung::Deadline,
+            () = until(state.deadline()) => Rung::Deadline,
+        }
+    }
+
+    fn hear(&mut self, state: &mut State, first: Heard) {
+        let now = Instant::now();
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some(heard) = next.take().or_else(|| self.heard.try_recv().ok()) else { return };
+            state.hear(now, heard);
+        }
+    }
+
+    /// Reads what the API server says. True when a decision could come out differently.
+    fn read(&mut self, state: &mut State) -> bool {
         let mut changed = self.cluster.refresh();
         let configuration = state.keeper.refresh(&self.config);
         if configuration == Change::Refused {
             self.config_metrics.update_errors.inc();
         }
         changed |= configuration != Change::Same;
-        changed |= replace(&mut state.interfaces, self.interfaces.list());
         state.keeper.record(&self.config_metrics);
+        changed |= self.members.is_none() && self.follow(state);
+        self.report(state);
+        state.stale = true; // our Pod may have become known
+        changed || !state.decided
+    }
+
+    fn report(&self, state: &State) {
         let gateways = self.gateways.list();
         let report = config_state::report(&state.keeper, &self.config, &state.interfaces, &gateways);
         self.config_state.send_if_modified(|shown| shown.replace(report) != *shown);
-        // What was written before is good to know, but no reason to stay silent.
-        let recalled = self.written.synced() || self.written.last_error().is_some();
-        let complete = self.cluster.synced() && self.config.synced() && recalled;
-        let Some(config) = state.keeper.config().cloned().filter(|_| complete) else { return false };
-        if state.decided && !changed {
-            self.publish(state); // our Pod may have become known
-            return false;
-        }
+    }
 
+    /// Whether everything has been seen once. What was written before is good to know, but no reason to stay silent.
+    fn complete(&self) -> bool {
+        let recalled = self.written.synced() || self.written.last_error().is_some();
+        let joined = self.members.as_ref().is_none_or(|members| members.state.borrow().joined);
+        self.cluster.synced() && self.config.synced() && recalled && joined
+    }
+
+    /// Decides, and has it done before anything is said about it. False: nothing may be decided yet.
+    fn decide(&mut self, state: &mut State) -> bool {
+        let Some(config) = state.keeper.config().cloned().filter(|_| self.complete()) else { return false };
+        let began = Instant::now();
+        let first = !std::mem::replace(&mut state.decided, true);
+        if first {
+            // We are a candidate from now on: for ourselves, and for the others.
+            self.say(state);
+            self.follow(state);
+            state.known = status::services(&self.written);
+        }
         let views = self.cluster.views();
         let snapshot = Snapshot {
             node: &self.settings.node_name,
             config: &config,
             services: &views.services,
             nodes: &views.nodes,
-            members: &views.members,
+            members: &state.members,
             interfaces: &state.interfaces,
             options: &state.options,
         };
         let intent = intent(&snapshot);
         self.config_metrics.updates.inc();
-        let first = !std::mem::replace(&mut state.decided, true);
-        if first || intent != state.intent {
-            log(&state.intent, &intent);
-            let known: BTreeSet<ServiceId> =
-                if first { status::services(&self.written) } else { BTreeSet::new() };
-            let taken = state.moves.look(&snapshot, &intent, |id| known.contains(id));
-            state.handover.decide(Instant::now(), &intent);
-            for taken in taken {
-                let node = &self.settings.node_name;
-                let message =
-                    format!("announcing from node {node:?} with protocol \"layer2\": {}", taken.cause);
-                self.say(&taken.service, EventType::Normal, "nodeAssigned", &message);
-            }
-            self.complain(&intent);
-            state.intent = intent;
+        if !first && intent == state.intent {
+            state.deaths.clear();
+            return true;
         }
-        self.send(state);
-        self.publish(state);
+        let decided = Instant::now();
+        state.ownership.handle(decided, ownership::Input::Decided(Arc::clone(&intent.l2)));
+        send(&self.desired, &mut state.ownership, &state.interfaces);
+        let sent = Instant::now();
+
+        let nobody = BTreeMap::new();
+        let down = self.members.as_ref().map(|members| Arc::clone(&members.state.borrow().down));
+        let replaced = state.moves.decided(&snapshot, down.as_deref().unwrap_or(&nobody), &intent);
+        for (node, last_sign) in std::mem::take(&mut state.deaths) {
+            if replaced.contains(&*node) {
+                let after = sent.duration_since(last_sign);
+                self.metrics.replaced(after);
+                tracing::info!(node, after_ms = after.as_millis(), "its addresses are announced from here");
+            }
+        }
+        show::log(&state.intent, &intent);
+        self.complain(&intent);
+        state.intent = intent;
+        state.sightings.decided(sent, &state.intent);
+        state.stale = true;
+        tracing::debug!(
+            decide_us = decided.duration_since(began).as_micros(),
+            send_us = sent.duration_since(decided).as_micros(),
+            tell_us = sent.elapsed().as_micros(),
+            addresses = state.intent.l2.len(),
+            "decided"
+        );
         true
     }
 
-    /// Tells the driver, if there is something new.
-    fn send(&self, state: &mut State) {
-        if !state.decided {
-            return;
+    /// Lets the machines' deadlines pass, has done what they want, and tells it to people when that is due.
+    fn act(&mut self, state: &mut State) {
+        let now = Instant::now();
+        if state.ownership.poll_timeout().is_some_and(|at| at <= now) {
+            state.ownership.handle_timeout(now);
         }
-        let quiet = state.handover.quiet();
-        let duties = state.handover.addresses(Instant::now()).into_iter().map(|(ip, announcement)| {
-            let mode = if quiet.contains(&ip) { Mode::Answer } else { Mode::Announce };
-            (ip, Duty { interfaces: announcement.interfaces, mode, round: 0, defence: 0 })
-        });
-        let desired =
-            Desired { interfaces: Arc::new(state.interfaces.clone()), duties: Arc::new(duties.collect()) };
-        self.desired.send_if_modified(|current| {
-            let different = *current != desired;
-            if different {
-                *current = desired;
-            }
-            different
-        });
-    }
-
-    /// Tells the status writer and the metrics.
-    fn publish(&mut self, state: &State) {
-        let mine = || state.intent.verdicts.iter().filter(|(_, verdict)| verdict.mine);
-        let services = mine().map(|(id, verdict)| {
-            (id.clone(), if verdict.all_interfaces { BTreeSet::new() } else { verdict.interfaces.clone() })
-        });
-        let common = &self.settings.common;
-        let wanted = Wanted {
-            services: services.collect(),
-            owner: self.cluster.pod(&common.namespace, &common.pod_name),
-        };
-        self.wanted.send_if_modified(|current| {
-            let different = *current != wanted;
-            if different {
-                *current = wanted;
-            }
-            different
-        });
-        let announced = state
-            .intent
-            .l2
-            .iter()
-            .filter(|(_, announcement)| announcement.leads)
-            .flat_map(|(ip, announcement)| announcement.services.iter().map(|id| (id.clone(), *ip)))
-            .collect();
-        self.announced.set(announced);
-    }
-
-    /// This node leads and cannot: nobody else will say so.
-    fn complain(&self, intent: &Intent) {
-        for (id, verdict) in &intent.verdicts {
-            for (ip, why) in &verdict.failed {
-                self.say(id, EventType::Warning, "announceFailed", &format!("cannot announce {ip}: {why}"));
-            }
-        }
-    }
-
-    fn say(&self, id: &ServiceId, kind: EventType, reason: &str, message: &str) {
-        let Some(service) = self.cluster.service_reference(id) else { return };
-        if self.events.publish(&service, kind, reason, message) != Published::Same {
-            tracing::info!(service = %id, event = reason, "{message}");
-        }
-    }
-
-    /// Answers on until a successor has announced every address, or for [`handover::LONGEST`]. When nobody else could
-    /// lead, there is nobody to wait for.
-    async fn hand_over(mut self, mut state: State) {
-        let node = self.settings.node_name.clone();
-        let mut waiting: BTreeSet<_> = state
-            .intent
-            .verdicts
-            .values()
-            .filter(|verdict| verdict.mine && verdict.candidates.iter().any(|other| *other.node != *node))
-            .flat_map(|verdict| verdict.addresses.iter().copied())
-            .collect();
-        tracing::info!(addresses = waiting.len(), "leaving; answering until a successor has announced");
-        self.desired.send_modify(|desired| {
-            let duties = Arc::make_mut(&mut desired.duties);
-            duties.values_mut().for_each(|duty| duty.mode = Mode::Answer);
-        });
-        let deadline = Instant::now() + handover::LONGEST;
-        while !waiting.is_empty() {
-            tokio::select! {
-                Some(Heard::Claim(Claim { ip, .. })) = self.heard.recv() => {
-                    waiting.remove(&ip);
-                    state.handover.heard(ip);
-                }
-                () = until(Some(deadline)) => break,
-            }
-        }
-        self.desired.send_replace(Desired::default());
-        tracing::info!(unheard = waiting.len(), "no longer answering");
+        state.sightings.expire(now);
+        send(&self.desired, &mut state.ownership, &state.interfaces);
+        self.show(state, now);
     }
 }
 
-impl State {
-    fn hear(&mut self, heard: Heard) {
-        let Heard::Claim(Claim { ip, .. }) = heard;
-        self.handover.heard(ip);
-    }
-}
-
-/// What changed, for people.
-fn log(before: &Intent, after: &Intent) {
-    for (id, verdict) in &after.verdicts {
-        let old = before.verdicts.get(id);
-        if let Some(why_not) = &verdict.why_not
-            && old.is_none_or(|old| old.why_not.as_ref() != Some(why_not))
-        {
-            match old.is_some_and(|old| old.mine) {
-                true => tracing::info!(service = %id, reason = why_not.reason(), "withdrawing: {why_not}"),
-                false => {
-                    tracing::debug!(service = %id, reason = why_not.reason(), "not announcing: {why_not}")
-                }
-            }
-        }
-    }
-    for (id, _) in before.verdicts.iter().filter(|(id, old)| old.mine && !after.verdicts.contains_key(*id)) {
-        tracing::info!(service = %id, reason = "serviceDeleted", "withdrawing: the Service is gone");
+/// Tells the driver, if there is something new.
+fn send(desired: &watch::Sender<Desired>, ownership: &mut Ownership, interfaces: &Vec<InterfaceView>) {
+    let duties = ownership.duties();
+    let known = desired.borrow().clone();
+    let same = *known.interfaces == *interfaces;
+    if !(same && Arc::ptr_eq(&known.duties, &duties)) {
+        let interfaces = if same { known.interfaces } else { Arc::new(interfaces.clone()) };
+        desired.send_replace(Desired { interfaces, duties });
     }
 }

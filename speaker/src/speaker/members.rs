@@ -1,0 +1,86 @@
+//! What the others know of us, and we of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use patina_speaker_core::l2::ownership;
+use patina_speaker_core::membership::{self, Down};
+use patina_speaker_core::view::Member;
+
+use super::{Speaker, State};
+use crate::membership::Members;
+use crate::moves;
+use crate::watch::replace;
+
+/// Waits until the membership has something new; for ever without one.
+pub(super) async fn changed(members: &mut Option<Members>) {
+    if let Some(members) = members
+        && members.state.changed().await.is_ok()
+    {
+        return;
+    }
+    // Its sender lives as long as the process.
+    std::future::pending().await
+}
+
+impl Speaker {
+    /// Tells the others what we are now.
+    pub(super) fn say(&self, state: &State) {
+        let Some(members) = &self.members else { return };
+        members.say.send_if_modified(|said| replace(said, ourselves(state)));
+    }
+
+    /// Takes in what the membership, or without one the API server, says. True when the members are others than before.
+    pub(super) fn follow(&mut self, state: &mut State) -> bool {
+        let Some(members) = &mut self.members else {
+            return replace(&mut state.members, self.cluster.views().members.clone());
+        };
+        let now = Instant::now();
+        let news = members.state.borrow_and_update().clone();
+        let before = std::mem::replace(&mut state.membership, news);
+        let news = &state.membership;
+        // Before the first round a speaker that we have not heard of would be a stranger.
+        if news.joined && !(before.joined && Arc::ptr_eq(&before.stations, &news.stations)) {
+            state.ownership.handle(now, ownership::Input::Stations(Arc::clone(&news.stations)));
+        }
+        for (node, how) in moves::died(&before.members, &news.members, &news.down) {
+            let silent = if let Down::Silent(time) = how { *time } else { std::time::Duration::ZERO };
+            state.deaths.insert(node.clone(), now.checked_sub(silent).unwrap_or(now));
+        }
+        self.metrics.fenced.set(i64::from(news.fenced));
+        if news.fenced != before.fenced && before.joined {
+            if news.fenced {
+                self.metrics.fences.inc();
+                tracing::warn!(
+                    "fenced: this node stalled or is cut off, and answers nothing until the others let it back in"
+                );
+            } else {
+                tracing::info!("let back in: this node answers again");
+            }
+        }
+        let unfenced = before.fenced && !news.fenced;
+        if unfenced || returned(&before, news) {
+            state.ownership.handle(now, ownership::Input::Rejoined);
+        }
+        let mut members = (*news.members).clone();
+        // Of ourselves we know best, and before the others do.
+        members.insert(self.settings.node_name.clone(), ourselves(state));
+        replace(&mut state.members, members)
+    }
+}
+
+/// Somebody is there again whom we took to be dead: the network was parted, and has healed.
+fn returned(before: &membership::State, now: &membership::State) -> bool {
+    let dead: &BTreeMap<String, Down> = &before.down;
+    dead.iter().any(|(node, how)| *how != Down::Left && now.members.contains_key(node))
+}
+
+fn ourselves(state: &State) -> Member {
+    Member {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        starting: !state.decided,
+        draining: state.leaving,
+        interfaces: Some(state.interfaces.iter().map(|interface| interface.told()).collect()),
+    }
+}
