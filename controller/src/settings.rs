@@ -49,7 +49,10 @@ impl Settings {
 
     /// The Secret that is to be made for the speakers.
     pub(crate) fn memberlist(&self) -> Option<memberlist::Wish> {
-        let wish = |secret: &String| memberlist::Wish { secret: secret.clone(), deployment: self.deployment.clone() };
+        let wish = |secret: &String| memberlist::Wish {
+            secret: secret.clone(),
+            deployment: self.deployment.clone(),
+        };
         self.ml_secret_name.as_ref().map(wish)
     }
 
