@@ -2,6 +2,10 @@
 //! programs of others (arping, ndisc6, tcpdump, the kernel of the peer). Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
+#[path = "speaker_l2/claims.rs"]
+mod claims;
+#[path = "speaker_l2/fence.rs"]
+mod fence;
 #[path = "speaker_l2/frames.rs"]
 mod frames;
 #[path = "speaker_l2/interfaces.rs"]

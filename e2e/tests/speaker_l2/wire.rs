@@ -1,9 +1,9 @@
 //! Two namespaces and a veth pair: in `node` the speaker's driver as the speaker runs it, in `peer` the world.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::mpsc as sync;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use patina_crds::net::Family;
@@ -11,10 +11,12 @@ use patina_e2e::netns::Netns;
 use patina_e2e::rundir::RunDir;
 use patina_e2e::wait::{self, Seen, secs};
 use patina_speaker::exclude::Exclude;
+use patina_speaker::fence::Fence;
 use patina_speaker::interfaces;
-use patina_speaker::l2::{Desired, Driver};
+use patina_speaker::l2::{Desired, Driver, Heard};
 use patina_speaker::metrics::L2Metrics;
-use patina_speaker_core::l2::duty::{Duties, Duty, Mode};
+use patina_speaker_core::l2::announcer::Settings;
+use patina_speaker_core::l2::duty::{Claim, Duties, Duty, Mode};
 use prometheus::{Registry, TextEncoder};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -23,17 +25,20 @@ pub(crate) const OTHER: &str = "172.25.7.101";
 pub(crate) const VIP6: &str = "fd00:25:7::100";
 pub(crate) const OTHER6: &str = "fd00:25:7::1:0:101";
 
-/// What the driver shall answer for.
-#[derive(Clone, Debug, Default)]
-struct Vips {
-    all: BTreeSet<IpAddr>,
-    quiet: BTreeSet<IpAddr>,
-}
+/// What the driver shall do: for each address its mode, round and defence, on every usable interface.
+type Vips = BTreeMap<IpAddr, (Mode, u32, u32)>;
+
+/// Says that the driver's thread stands still, then waits for the end of the other channel.
+type Pause = (sync::Sender<()>, sync::Receiver<()>);
 
 pub(crate) struct Wire {
     pub(crate) node: Netns,
     pub(crate) peer: Netns,
     vips: Option<watch::Sender<Vips>>,
+    /// Asked by the driver before it sends.
+    pub(crate) fence: Fence,
+    heard: Mutex<mpsc::UnboundedReceiver<Claim>>,
+    pauses: mpsc::UnboundedSender<Pause>,
     registry: Registry,
     thread: Option<JoinHandle<()>>,
     _run: RunDir,
@@ -55,15 +60,18 @@ impl Wire {
                     .unwrap();
             }
         }
-        let registry = Registry::new();
+        let (registry, fence) = (Registry::new(), Fence::open());
         let (vips, wanted) = watch::channel(Vips::default());
+        let (claims, heard) = mpsc::unbounded_channel();
+        let (pauses, wanted_pauses) = mpsc::unbounded_channel();
         let (ready, is_ready) = sync::channel();
         let thread = std::thread::spawn({
-            let (node, registry) = (node.clone(), registry.clone());
-            move || drive(&node, wanted, &registry, &ready)
+            let (node, registry, fence) = (node.clone(), registry.clone(), fence.clone());
+            move || drive(&node, wanted, claims, wanted_pauses, fence, &registry, &ready)
         });
         is_ready.recv().unwrap();
-        let wire = Self { node, peer, vips: Some(vips), registry, thread: Some(thread), _run: run };
+        let (vips, heard, thread) = (Some(vips), Mutex::new(heard), Some(thread));
+        let wire = Self { node, peer, vips, fence, heard, pauses, registry, thread, _run: run };
         wire.plug();
         wire
     }
@@ -90,21 +98,59 @@ impl Wire {
 
     /// Announces exactly these from now on, on every usable interface.
     pub(crate) fn announce(&self, vips: &[&str]) {
-        let all = vips.iter().map(|vip| vip.parse().unwrap()).collect();
-        self.vips.as_ref().unwrap().send(Vips { all, quiet: BTreeSet::new() }).unwrap();
+        let all = vips.iter().map(|vip| (vip.parse().unwrap(), (Mode::Announce, 0, 0))).collect();
+        self.vips.as_ref().unwrap().send(all).unwrap();
+    }
+
+    /// Does this for one address; the others stay as they are.
+    pub(crate) fn set(&self, vip: &str, mode: Mode) {
+        let vip = vip.parse().unwrap();
+        self.vips.as_ref().unwrap().send_modify(|vips| {
+            vips.entry(vip).or_insert((mode, 0, 0)).0 = mode;
+        });
     }
 
     /// From now on everything is answered for, but not announced: successors are about to.
     pub(crate) fn quieten(&self) {
-        self.vips.as_ref().unwrap().send_modify(|vips| vips.quiet = vips.all.clone());
+        self.vips
+            .as_ref()
+            .unwrap()
+            .send_modify(|vips| vips.values_mut().for_each(|vip| vip.0 = Mode::Answer));
     }
 
     /// Announces one more address; the others stay as they are.
     pub(crate) fn announce_also(&self, vip: &str) {
+        self.set(vip, Mode::Announce);
+    }
+
+    /// Another round, or another defence, of an address.
+    pub(crate) fn again(&self, vip: &str, round: u32, defence: u32) {
         let vip = vip.parse().unwrap();
         self.vips.as_ref().unwrap().send_modify(|vips| {
-            vips.all.insert(vip);
+            let (_, was, defended) = vips.get_mut(&vip).unwrap();
+            (*was, *defended) = (*was + round, *defended + defence);
         });
+    }
+
+    /// The next claim that the driver tells of. Waits for it.
+    pub(crate) fn claim(&self) -> Claim {
+        let heard = wait::until_blocking("a claim is heard", secs(5), || {
+            Ok(Seen::when(true, self.heard.lock().unwrap().try_recv()?))
+        });
+        heard.unwrap()
+    }
+
+    /// Stops the driver's thread, as SIGSTOP would, until what is returned is dropped.
+    pub(crate) fn pause(&self) -> sync::Sender<()> {
+        let ((stands, stood), (hold, go_on)) = (sync::channel(), sync::channel());
+        self.pauses.send((stands, go_on)).unwrap();
+        stood.recv().unwrap();
+        hold
+    }
+
+    /// Whether no claim is waiting to be heard.
+    pub(crate) fn heard_nothing(&self) -> bool {
+        self.heard.lock().unwrap().try_recv().is_err()
     }
 
     /// Announces, and waits until the first announcement of each has gone out.
@@ -164,8 +210,17 @@ fn mac_of(netns: &Netns) -> [u8; 6] {
     bytes.try_into().unwrap()
 }
 
-/// The thread of the speaker: its interfaces, its driver, and in the place of its decisions "all of `vips` everywhere".
-fn drive(node: &Netns, mut vips: watch::Receiver<Vips>, registry: &Registry, ready: &sync::Sender<()>) {
+/// The thread of the speaker: its interfaces, its driver, and in the place of its decisions what the test wants,
+/// everywhere.
+fn drive(
+    node: &Netns,
+    mut vips: watch::Receiver<Vips>,
+    claims: mpsc::UnboundedSender<Claim>,
+    mut pauses: mpsc::UnboundedReceiver<Pause>,
+    fence: Fence,
+    registry: &Registry,
+    ready: &sync::Sender<()>,
+) {
     node.enter_this_thread().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -173,25 +228,33 @@ fn drive(node: &Netns, mut vips: watch::Receiver<Vips>, registry: &Registry, rea
         let (list, follower) = interfaces::watch(Exclude::nothing(), Arc::clone(&bell)).await.unwrap();
         let follower = tokio::spawn(follower.run());
         let (desired, wishes) = watch::channel(Desired::default());
-        let (news, _heard) = mpsc::channel(16);
-        let driver = Driver::new(wishes, news, None, L2Metrics::register(registry).unwrap());
-        let driver = tokio::spawn(driver.run());
+        let (news, mut heard) = mpsc::channel(16);
+        let settings = Settings { refresh: None, ..Settings::default() };
+        let metrics = L2Metrics::register(registry).unwrap();
+        let driver = tokio::spawn(Driver::new(wishes, news, fence, settings, metrics).run());
         ready.send(()).unwrap();
         loop {
             tokio::select! {
                 () = bell.notified() => {}
                 changed = vips.changed() => if changed.is_err() { break },
+                Some(Heard::Claim(claim)) = heard.recv() => {
+                    let _test_over = claims.send(claim);
+                    continue;
+                }
+                Some((stands, go_on)) = pauses.recv() => {
+                    stands.send(()).unwrap();
+                    let _dropped = go_on.recv();
+                    continue;
+                }
             }
             let interfaces = list.list();
             let mut duties = Duties::new();
-            let Vips { all, quiet } = vips.borrow_and_update().clone();
-            for vip in &all {
+            for (vip, (mode, round, defence)) in &*vips.borrow_and_update() {
                 let usable = interfaces.iter().filter(|i| i.unusable(Family::of(*vip)).is_none());
-                let mode = if quiet.contains(vip) { Mode::Answer } else { Mode::Announce };
                 let interfaces: BTreeSet<u32> = usable.map(|i| i.index).collect();
                 if !interfaces.is_empty() {
-                    duties
-                        .insert(*vip, Duty { interfaces: Arc::new(interfaces), mode, round: 0, defence: 0 });
+                    let interfaces = Arc::new(interfaces);
+                    duties.insert(*vip, Duty { interfaces, mode: *mode, round: *round, defence: *defence });
                 }
             }
             desired.send_replace(Desired { interfaces: Arc::new(interfaces), duties: Arc::new(duties) });
