@@ -15,6 +15,8 @@ mod health;
 mod left_alone;
 #[path = "controller/lifecycle.rs"]
 mod lifecycle;
+#[path = "controller/memberlist.rs"]
+mod memberlist;
 #[path = "controller/never_twice.rs"]
 mod never_twice;
 #[path = "controller/replicas.rs"]
