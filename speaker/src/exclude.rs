@@ -1,7 +1,10 @@
 //! Interfaces that are never announced on: the file of MetalLB's ConfigMap `metallb-excludel2`.
+//!
+//! The file is read again every few seconds, because a ConfigMap that is mounted changes under us (the kubelet swaps a link,
+//! of which inotify tells nothing about the file). One that is no good then changes nothing: what held goes on.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use regex::RegexSet;
 
@@ -28,7 +31,13 @@ const DEFAULTS: [&str; 14] = [
 
 /// Which interface names are excluded.
 #[derive(Clone, Debug)]
-pub struct Exclude(RegexSet);
+pub struct Exclude {
+    patterns: RegexSet,
+    /// Where they are from; `None`: nothing is read again.
+    path: Option<PathBuf>,
+    /// What was in the file when it was last looked at, good or not; `None`: there was no file, or it was not readable.
+    seen: Option<String>,
+}
 
 /// Why the file is no good. The speaker does not start on it: it would announce where the user forbade it.
 #[derive(Debug, thiserror::Error)]
@@ -57,38 +66,66 @@ impl Exclude {
     /// # Errors
     /// It exists and is no good.
     pub fn load(path: &Path) -> Result<Self, ExcludeError> {
-        let shown = || path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, &shown()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Self::new(&DEFAULTS).map_err(|e| ExcludeError::Pattern(shown(), e))
-            }
-            Err(error) => Err(ExcludeError::Read(shown(), error)),
-        }
+        let text = read(path)?;
+        let patterns = patterns(text.as_deref(), path)?;
+        Ok(Self { patterns, path: Some(path.to_owned()), seen: text })
+    }
+
+    /// Looks at the file again. True when something else is excluded now.
+    ///
+    /// # Errors
+    /// It is no good, and was not so when it was last looked at. What held holds.
+    pub fn reread(&mut self) -> Result<bool, ExcludeError> {
+        let Some(path) = &self.path else { return Ok(false) };
+        let text = match read(path) {
+            Ok(text) if text == self.seen => return Ok(false),
+            Ok(text) => text,
+            // Not readable is told once, as a file that is empty and no good would be.
+            Err(error) => return if self.seen.take().is_some() { Err(error) } else { Ok(false) },
+        };
+        let patterns = patterns(text.as_deref(), path);
+        self.seen = text;
+        let patterns = patterns?;
+        let changed = patterns.patterns() != self.patterns.patterns();
+        self.patterns = patterns;
+        Ok(changed)
     }
 
     /// Nothing is excluded.
     #[must_use]
     pub fn nothing() -> Self {
-        Self(RegexSet::empty())
+        Self { patterns: RegexSet::empty(), path: None, seen: None }
     }
 
     /// Whether this interface is excluded.
     #[must_use]
     pub fn matches(&self, interface: &str) -> bool {
-        self.0.is_match(interface)
+        self.patterns.is_match(interface)
     }
+}
 
-    fn parse(text: &str, shown: &str) -> Result<Self, ExcludeError> {
-        let file: File =
-            serde_saphyr::from_str(text).map_err(|e| ExcludeError::Yaml(shown.to_owned(), e.to_string()))?;
-        Self::new(&file.patterns).map_err(|e| ExcludeError::Pattern(shown.to_owned(), e))
+/// The text of the file; `None`: there is none.
+fn read(path: &Path) -> Result<Option<String>, ExcludeError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ExcludeError::Read(path.display().to_string(), error)),
     }
+}
 
-    /// Patterns hold from the start of the name, whether or not they say `^`: `eth1` must not exclude `veth1`.
-    fn new<P: AsRef<str>>(patterns: &[P]) -> Result<Self, regex::Error> {
-        RegexSet::new(patterns.iter().map(|pattern| format!("^(?:{})", pattern.as_ref()))).map(Self)
-    }
+fn patterns(text: Option<&str>, path: &Path) -> Result<RegexSet, ExcludeError> {
+    let shown = || path.display().to_string();
+    let Some(text) = text else {
+        return compile(&DEFAULTS).map_err(|error| ExcludeError::Pattern(shown(), error));
+    };
+    let file: File =
+        serde_saphyr::from_str(text).map_err(|error| ExcludeError::Yaml(shown(), error.to_string()))?;
+    compile(&file.patterns).map_err(|error| ExcludeError::Pattern(shown(), error))
+}
+
+/// Patterns hold from the start of the name, whether or not they say `^`: `eth1` must not exclude `veth1`.
+fn compile<P: AsRef<str>>(patterns: &[P]) -> Result<RegexSet, regex::Error> {
+    RegexSet::new(patterns.iter().map(|pattern| format!("^(?:{})", pattern.as_ref())))
 }
 
 #[cfg(test)]
@@ -110,9 +147,9 @@ mod tests {
     #[test]
     fn the_file_of_metallb_replaces_the_defaults() {
         let text = "announcedInterfacesToExclude:\n- ^eth1$\n- \"wg.*\"\n";
-        let exclude = Exclude::parse(text, "test").unwrap();
-        assert!(exclude.matches("eth1") && exclude.matches("wg0"));
-        assert!(!exclude.matches("eth10") && !exclude.matches("docker0") && !exclude.matches("awg0"));
+        let exclude = patterns(Some(text), Path::new("test")).unwrap();
+        assert!(exclude.is_match("eth1") && exclude.is_match("wg0"));
+        assert!(!exclude.is_match("eth10") && !exclude.is_match("docker0") && !exclude.is_match("awg0"));
     }
 
     #[test]
@@ -122,8 +159,48 @@ mod tests {
             ("exclude: [a]", "exclude"),
             ("- a", "announced"),
         ] {
-            let error = Exclude::parse(text, "excludel2.yaml").unwrap_err().to_string();
+            let error = patterns(Some(text), Path::new("excludel2.yaml")).unwrap_err().to_string();
             assert!(error.contains("excludel2.yaml") && error.contains(part), "{error}");
         }
+    }
+
+    /// A file of its own, gone with the test.
+    struct Temporary(PathBuf);
+
+    impl Temporary {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("patina-exclude-{name}-{}", std::process::id())))
+        }
+
+        fn write(&self, text: &str) {
+            std::fs::write(&self.0, text).unwrap();
+        }
+    }
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _never_written = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_new_file_holds_and_a_bad_one_changes_nothing_and_is_told_once() {
+        let file = Temporary::new("reread");
+        file.write("announcedInterfacesToExclude: [eth1]");
+        let mut exclude = Exclude::load(&file.0).unwrap();
+        assert!(!exclude.reread().unwrap());
+        file.write("announcedInterfacesToExclude: [eth2]");
+        assert!(exclude.reread().unwrap());
+        assert!(exclude.matches("eth2") && !exclude.matches("eth1"));
+        file.write("announcedInterfacesToExclude: ['(']");
+        assert!(exclude.reread().is_err());
+        assert!(!exclude.reread().unwrap(), "told already");
+        assert!(exclude.matches("eth2"));
+        file.write("# the same\nannouncedInterfacesToExclude: [eth2]");
+        assert!(!exclude.reread().unwrap(), "nothing else is excluded");
+        std::fs::remove_file(&file.0).unwrap();
+        assert!(exclude.reread().unwrap());
+        assert!(exclude.matches("docker0") && !exclude.matches("eth2"), "the defaults");
+        assert!(!Exclude::nothing().reread().unwrap());
     }
 }

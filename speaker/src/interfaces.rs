@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -20,6 +21,9 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::Notify;
 
 use crate::exclude::Exclude;
+
+/// How often the file that excludes interfaces is looked at.
+const REREAD: Duration = Duration::from_secs(5);
 
 type Event = NetlinkMessage<RouteNetlinkMessage>;
 
@@ -95,17 +99,40 @@ impl Follower {
     /// # Errors
     /// The connection ended or a dump failed.
     pub async fn run(mut self) -> Result<(), InterfacesError> {
-        while let Some(message) = self.events.next().await {
-            let mut relevant = self.is_relevant(&message);
-            // One dump for a burst of events.
-            while let Some(Some(message)) = self.events.next().now_or_never() {
-                relevant |= self.is_relevant(&message);
-            }
+        let mut reread = tokio::time::interval(REREAD);
+        loop {
+            let relevant = tokio::select! {
+                message = self.events.next() => {
+                    let Some(message) = message else { return Err(InterfacesError::Closed) };
+                    let mut relevant = self.is_relevant(&message);
+                    // One dump for a burst of events.
+                    while let Some(Some(message)) = self.events.next().now_or_never() {
+                        relevant |= self.is_relevant(&message);
+                    }
+                    relevant
+                }
+                _ = reread.tick() => self.excludes_others(),
+            };
             if relevant && self.interfaces.replace(dump(&self.handle, &self.exclude).await?) {
                 self.changed.notify_one();
             }
         }
-        Err(InterfacesError::Closed)
+    }
+
+    /// Whether the file that excludes interfaces says something else than before.
+    fn excludes_others(&mut self) -> bool {
+        match self.exclude.reread() {
+            Ok(changed) => {
+                if changed {
+                    tracing::info!("other interfaces are excluded than before");
+                }
+                changed
+            }
+            Err(error) => {
+                tracing::error!("{error}; what was excluded before stays so");
+                false
+            }
+        }
     }
 
     /// Events of excluded devices (on a busy node: each pod's veth) cost no dump, unless the device was on the list.
