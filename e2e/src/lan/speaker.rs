@@ -101,6 +101,18 @@ impl LanNode {
         cpu_of(process.pid())
     }
 
+    /// A line of `/proc/PID/status` that is told in kB (`VmRSS`, `RssAnon`), in bytes.
+    ///
+    /// # Errors
+    /// It does not run, or there is no such line.
+    pub fn memory(&self, field: &str) -> Result<u64> {
+        let process = self.process.as_ref().with_context(|| format!("no speaker on {}", self.name))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+        let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let kb = value.and_then(|value| value.trim().strip_suffix(" kB")).context("no such line")?;
+        Ok(kb.parse::<u64>()? * 1024)
+    }
+
     /// The end of its log.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {

@@ -9,14 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use kube::{Api, Client};
-use patina_crds::types::ServiceL2Status;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use patina_e2e::control_plane::{ControlPlane, Options};
-use patina_e2e::netns::Netns;
 use patina_e2e::paths;
 use patina_e2e::ports::Port;
 use patina_e2e::process::{Process, Spec};
@@ -39,50 +37,26 @@ pub(crate) const BARE: &str = "bench-bare";
 /// API server, controller-manager, one pool for everybody.
 pub(crate) struct Cluster {
     plane: ControlPlane,
-    netns: Option<Netns>,
     audit: PathBuf,
     health: Port,
     metrics: Port,
-    /// Of the speaker, which is in the same network namespace.
-    speaker_health: Port,
 }
 
 impl Cluster {
-    /// Starts it in a network namespace of its own that has an interface as a node has one. What runs out here reaches
-    /// the API server through a relay.
-    pub(crate) async fn with_node() -> Result<Cluster> {
-        let run = Arc::new(RunDir::create()?);
-        let netns = Netns::create(&run, "bench")?;
-        netns.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "wire0"])?;
-        netns.ip(&["address", "add", "172.25.7.11/16", "dev", "eth0"])?;
-        netns.ip(&["link", "set", "wire0", "up"])?;
-        netns.ip(&["link", "set", "eth0", "up"])?;
-        Cluster::start(run, Some(netns), "172.25.128.0/17").await
-    }
-
     /// Starts it on this machine's loopback: nothing is between a client and the API server.
-    pub(crate) async fn without_node() -> Result<Cluster> {
-        Cluster::start(Arc::new(RunDir::create()?), None, "10.100.0.0/16").await
-    }
-
-    async fn start(run: Arc<RunDir>, netns: Option<Netns>, addresses: &str) -> Result<Cluster> {
-        let inside = netns.clone().map(|netns| (netns, ([127, 0, 0, 1], 6443).into()));
+    pub(crate) async fn start() -> Result<Cluster> {
+        let run = Arc::new(RunDir::create()?);
         let (audit, apiserver_flags) = audit::log_of(&[CONTROLLER, BARE], &run)?;
         // The bench's node has no kubelet whose silence should be noticed.
         let patience = ["--node-monitor-grace-period=1h", "--node-startup-grace-period=1h"];
         let controller_manager_flags = patience.map(str::to_owned).to_vec();
-        let options = Options {
-            run: Some(run),
-            inside,
-            controller_manager_flags,
-            apiserver_flags,
-            ..Options::default()
-        };
+        let options =
+            Options { run: Some(run), controller_manager_flags, apiserver_flags, ..Options::default() };
         let plane = ControlPlane::start(options).await?;
-        let (health, metrics, speaker_health) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
-        let cluster = Cluster { plane, netns, audit, health, metrics, speaker_health };
+        let (health, metrics) = (Port::reserve()?, Port::reserve()?);
+        let cluster = Cluster { plane, audit, health, metrics };
         cluster.plane.apply_crds().await?;
-        cluster.plane.apply(&pool(addresses)).await?;
+        cluster.plane.apply(&pool("10.100.0.0/16")).await?;
         Ok(cluster)
     }
 
@@ -98,7 +72,7 @@ impl Cluster {
 
     /// Starts a process beside the API server.
     pub(crate) fn spawn(&self, spec: Spec) -> Result<Process> {
-        spec.netns(self.netns.as_ref()).spawn(self.plane.run())
+        spec.spawn(self.plane.run())
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -114,16 +88,6 @@ impl Cluster {
     /// The release controller, ready.
     pub(crate) async fn controller(&self) -> Result<Daemon> {
         let mut daemon = self.start_controller()?;
-        self.ready(&mut daemon).await?;
-        Ok(daemon)
-    }
-
-    /// The release speaker of `node`, ready.
-    pub(crate) async fn speaker(&self, node: &str) -> Result<Daemon> {
-        let node = format!("--node-name={node}");
-        let flags = ["--port=0", "--pod-name=speaker-bench", &node];
-        let mut daemon =
-            self.daemon("patina-speaker", &flags, "bench-speaker", self.speaker_health.number())?;
         self.ready(&mut daemon).await?;
         Ok(daemon)
     }
@@ -165,11 +129,8 @@ impl Cluster {
     }
 
     fn curl(&self, args: &[&str]) -> Result<String> {
-        let mut curl = match &self.netns {
-            Some(netns) => netns.command("curl")?,
-            None => Command::new("curl"),
-        };
-        let output = curl.arg("-s").args(args).stdin(Stdio::null()).output().context("run curl")?;
+        let output =
+            Command::new("curl").arg("-s").args(args).stdin(Stdio::null()).output().context("run curl")?;
         if !output.status.success() {
             bail!("curl {}: {}", args.join(" "), output.status);
         }
@@ -187,43 +148,6 @@ impl Cluster {
             }
         })
         .await
-    }
-
-    /// Waits until `count` Services have an address.
-    pub(crate) async fn all_have_addresses(&self, count: usize) -> Result<()> {
-        let services: Api<Service> = Api::namespaced(self.client(), NAMESPACE);
-        wait::until("all Services have an address", secs(120), || {
-            let services = services.clone();
-            async move {
-                let with =
-                    services.list(&Default::default()).await?.items.iter().filter(|s| has_address(s)).count();
-                Ok(Seen::when(with == count, with))
-            }
-        })
-        .await
-        .map(drop)
-    }
-
-    /// Waits until `count` Services have a node that announces them.
-    pub(crate) async fn all_announced(&self, count: usize) -> Result<()> {
-        let statuses: Api<ServiceL2Status> = Api::namespaced(self.client(), SYSTEM);
-        wait::until("all Services are announced", secs(180), || {
-            let statuses = statuses.clone();
-            async move {
-                let with = statuses.list(&Default::default()).await?.items.len();
-                Ok(Seen::when(with == count, with))
-            }
-        })
-        .await
-        .map(drop)
-    }
-
-    pub(crate) async fn patch_status<K>(&self, api: &Api<K>, name: &str, status: &Value) -> Result<()>
-    where
-        K: Clone + DeserializeOwned + std::fmt::Debug,
-    {
-        api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
-        Ok(())
     }
 }
 
@@ -344,11 +268,6 @@ pub(crate) fn service(i: usize) -> Service {
         }),
         status: None,
     }
-}
-
-pub(crate) fn has_address(service: &Service) -> bool {
-    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    balancer.and_then(|balancer| balancer.ingress.as_ref()).is_some_and(|ingress| !ingress.is_empty())
 }
 
 pub(crate) fn object<K: DeserializeOwned>(value: Value) -> Result<K> {

@@ -30,7 +30,7 @@ pub(crate) async fn measure() -> Result<Vec<Row>> {
     say("the allocator alone");
     let mut rows = in_process::measure()?;
     say("a control plane");
-    let cluster = Cluster::without_node().await?;
+    let cluster = Cluster::start().await?;
 
     say("an idle controller, then one Service after another");
     let controller = cluster.controller().await?;

@@ -1,88 +1,151 @@
-//! What a speaker needs: memory idle and with 1,000 Services that it announces.
+//! What speakers need: memory with no Service, with a thousand and with ten thousand, and CPU while nothing happens.
+//!
+//! Three speakers that know each other: each knows all Services and announces a third. Then one is left with all.
 
-use anyhow::Result;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
 use kube::Api;
-use kube::api::PostParams;
-use serde_json::{Value, json};
+use kube::api::ListParams;
+use patina_crds::types::ServiceL2Status;
+use patina_e2e::lan::{Lan, LanNode, SYSTEM};
+use patina_e2e::wait::{self, Seen, secs};
 
+use super::stage::Stage;
 use crate::Row;
-use crate::cluster::{self, Cluster, SYSTEM, object};
+use crate::cluster::calm;
+use crate::report::say;
 
-const MANY: usize = 1000;
-const NODE: &str = "bench-node";
+const SPEAKERS: usize = 3;
+const SOME: usize = 1000;
+const MANY: usize = 10_000;
+/// How long nothing happens while CPU time is measured: one round of the repeated announcements.
+const QUIET: Duration = Duration::from_secs(60);
 
 pub(crate) async fn measure() -> Result<Vec<Row>> {
-    let cluster = Cluster::with_node().await?;
-    register_node(&cluster).await?;
-    let _controller = cluster.controller().await?;
-    let speaker = cluster.speaker(NODE).await?;
-    cluster::calm().await;
-    let idle = speaker.rss_mb()?;
-
-    cluster.create_services(0..MANY).await?;
-    give_endpoints(&cluster).await?;
-    cluster.all_have_addresses(MANY).await?;
-    cluster.all_announced(MANY).await?;
-    cluster::calm().await;
-    let loaded = speaker.rss_mb()?;
-    Ok(vec![
-        Row::new("speaker_rss_idle_mb", idle, "MB", 1, "VmRSS, a pool and no Service, 10 s after the start"),
-        Row::new(
-            "speaker_rss_1k_mb",
-            loaded,
-            "MB",
-            1,
-            "VmRSS, 1,000 Services announced by this node, 10 s later",
-        ),
-        Row::new("speaker_cpu_1k_s", speaker.cpu_s()?, "s", 1, "user and system time up to then"),
-    ])
+    let mut stage = Stage::new(SPEAKERS, 0).await?;
+    let measured = all(&mut stage.lan).await;
+    stage.told(measured)
 }
 
-/// A node with a live speaker, as the API shows one.
-async fn register_node(cluster: &Cluster) -> Result<()> {
-    let node: Node = object(json!({"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}}))?;
-    Api::all(cluster.client()).create(&PostParams::default(), &node).await?;
-    let pods: Api<Pod> = Api::namespaced(cluster.client(), SYSTEM);
-    let pod: Pod = object(json!({
-        "metadata": {"name": "speaker-bench", "labels": {
-            "app.kubernetes.io/name": "patina", "app.kubernetes.io/component": "speaker",
-        }},
-        "spec": {
-            "nodeName": NODE, "hostNetwork": true, "serviceAccountName": "default",
-            "containers": [{"name": "speaker", "image": "patina"}],
-        },
-    }))?;
-    pods.create(&PostParams::default(), &pod).await?;
-    let status = json!({"status": {
-        "phase": "Running",
-        "conditions": [{"type": "Ready", "status": "True"}],
-        "podIP": "172.25.7.11", "podIPs": [{"ip": "172.25.7.11"}],
-    }});
-    cluster.patch_status(&pods, "speaker-bench", &status).await
+async fn all(lan: &mut Lan) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    calm().await;
+    let three = "the largest of three speakers that know each other";
+    let of = |lan: &Lan, count: usize| -> Result<(f64, String)> {
+        let (rss, heap, peak) = (most(lan, "VmRSS")?, most(lan, "RssAnon")?, most(lan, "VmHWM")?);
+        let note = format!("VmRSS, {three}; of it anonymous {heap:.1}, the most it ever had {peak:.1}");
+        say(&format!("{count} Services: {rss:.1} MB; {note}"));
+        Ok((rss, note))
+    };
+    let (idle, note) = of(lan, 0)?;
+    rows.push(Row::new(
+        "speaker_rss_idle_mb",
+        idle,
+        "MB",
+        SPEAKERS,
+        format!("{note}; a pool and no Service"),
+    ));
+    rows.push(Row::new(
+        "speaker_idle_cpu_pct",
+        cpu_pct(lan).await?,
+        "%",
+        SPEAKERS,
+        cpu_note(three, "no Service"),
+    ));
+
+    lan.services(0..SOME).await?;
+    announced(lan, SOME).await?;
+    let (some, note) = of(lan, SOME)?;
+    rows.push(Row::new(
+        "speaker_rss_1k_mb",
+        some,
+        "MB",
+        SPEAKERS,
+        format!("{note}; 1,000 Services, each announces a third"),
+    ));
+
+    lan.services(SOME..MANY).await?;
+    announced(lan, MANY).await?;
+    let (many, note) = of(lan, MANY)?;
+    rows.push(Row::new(
+        "speaker_rss_10k_mb",
+        many,
+        "MB",
+        SPEAKERS,
+        format!("{note}; 10,000 Services, each announces a third"),
+    ));
+    let what = "10,000 Services, each announces a third again every 60 s";
+    rows.push(Row::new(
+        "speaker_idle_cpu_pct_10k",
+        cpu_pct(lan).await?,
+        "%",
+        SPEAKERS,
+        cpu_note(three, what),
+    ));
+
+    // Two say farewell: the third has all.
+    for node in 1..SPEAKERS {
+        lan.node_mut(node)?.terminate(secs(5));
+    }
+    announced(lan, MANY).await?;
+    let (alone, _) = of(lan, MANY)?;
+    rows.push(Row::new(
+        "speaker_rss_10k_alone_mb",
+        alone,
+        "MB",
+        1,
+        "VmRSS of one of them after it took the others' 6,667 over: it announces all 10,000",
+    ));
+    Ok(rows)
 }
 
-/// One ready endpoint on the node for every Service.
-async fn give_endpoints(cluster: &Cluster) -> Result<()> {
-    let slices: Api<EndpointSlice> = Api::namespaced(cluster.client(), cluster::NAMESPACE);
-    cluster::each(0..MANY, |i| {
-        let slices = slices.clone();
+/// Waits until as many addresses are announced and as many status objects are there, and then until all is at rest.
+async fn announced(lan: &Lan, count: usize) -> Result<()> {
+    let statuses: Api<ServiceL2Status> = Api::namespaced(lan.api(), SYSTEM);
+    let began = Instant::now();
+    wait::until("all Services are announced, and shown", secs(300), || {
+        let sum =
+            running(lan).map(|node| node.metric("patina_l2_announced", "")).sum::<Result<Option<f64>>>();
+        let statuses = statuses.clone();
         async move {
-            let slice: EndpointSlice = object(endpoint_slice(i))?;
-            slices.create(&PostParams::default(), &slice).await?;
-            Ok(())
+            let here = sum?.unwrap_or_default();
+            // The first page says how many more there are.
+            let page = statuses.list_metadata(&ListParams::default().limit(1)).await?;
+            let shown = page.items.len() as i64 + page.metadata.remaining_item_count.unwrap_or_default();
+            tokio::time::sleep(secs(1)).await;
+            Ok(Seen::when(
+                here == count as f64 && shown == count as i64,
+                format!("{here} announced, {shown} shown"),
+            ))
         }
     })
-    .await
+    .await?;
+    say(&format!("{count} announced and shown after {:.0} s", began.elapsed().as_secs_f64()));
+    calm().await;
+    Ok(())
 }
 
-fn endpoint_slice(i: usize) -> Value {
-    let service = cluster::service_name(i);
-    json!({
-        "metadata": {"name": format!("{service}-1"), "labels": {"kubernetes.io/service-name": service}},
-        "addressType": "IPv4",
-        "ports": [{"port": 80, "protocol": "TCP"}],
-        "endpoints": [{"addresses": ["10.244.1.2"], "nodeName": NODE, "conditions": {"ready": true}}],
-    })
+fn running(lan: &Lan) -> impl Iterator<Item = &LanNode> {
+    lan.nodes().iter().filter(|node| node.runs())
+}
+
+/// The largest value of a line of `/proc/PID/status` among the speakers, in MB (10^6 bytes).
+fn most(lan: &Lan, field: &str) -> Result<f64> {
+    let values = running(lan).map(|node| node.memory(field)).collect::<Result<Vec<u64>>>()?;
+    Ok(values.into_iter().max().context("no speaker runs")? as f64 / 1e6)
+}
+
+/// Percent of one core that the busiest of the speakers uses while nothing happens.
+async fn cpu_pct(lan: &Lan) -> Result<f64> {
+    let times = || running(lan).map(LanNode::cpu).collect::<Result<Vec<Duration>>>();
+    let (before, began) = (times()?, Instant::now());
+    tokio::time::sleep(QUIET).await;
+    let (after, took) = (times()?, began.elapsed());
+    let used = after.iter().zip(&before).map(|(after, before)| after.saturating_sub(*before));
+    Ok(used.max().context("no speaker runs")?.as_secs_f64() / took.as_secs_f64() * 100.0)
+}
+
+fn cpu_note(three: &str, what: &str) -> String {
+    format!("of one core over {} s in which nothing happens, {three}; {what}", QUIET.as_secs())
 }
