@@ -75,7 +75,7 @@ pub enum StartError {
 }
 
 /// Starts the membership on a thread of its own. `peers` are the addresses where speakers are said to be, ours may be among
-/// them. `fence` is kept closed until the others know us.
+/// them. `fence` is closed before this returns, and opened when the others know us.
 ///
 /// `None`: it is switched off, or nothing says with which key or where; the log has a sentence. Then the API server says who
 /// is alive, and the fence is not touched.
@@ -142,6 +142,8 @@ pub fn prepare(
         seed: u64::from_be_bytes(random()?),
     };
     let machine = Membership::new(std::time::Instant::now(), machine);
+    // From now on it is the machine that opens it.
+    fence.set(machine.answer_until());
     let (tell, state) = watch::channel(machine.state());
     let (say, said) = watch::channel(Member::default());
     let (hint, hints) = mpsc::channel(HINTS);
