@@ -18,6 +18,7 @@ pub mod interfaces;
 pub mod l2;
 pub mod members;
 pub mod membership;
+pub mod memory;
 pub mod metrics;
 pub mod moves;
 pub mod moves_metrics;

@@ -21,7 +21,7 @@ use patina_speaker::settings::Settings;
 use patina_speaker::speaker::Speaker;
 use patina_speaker::status::{StatusWriter, Wanted};
 use patina_speaker::watch::Cluster;
-use patina_speaker::{interfaces, routes};
+use patina_speaker::{interfaces, memory, routes};
 use patina_speaker_core::l2::announcer;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -31,6 +31,7 @@ const SHUTDOWN: Duration = Duration::from_millis(1800);
 const HEARD: usize = 256;
 
 fn main() -> anyhow::Result<()> {
+    memory::share_heaps();
     let settings: Settings = flags::parse(METALLB_REFUSED);
     logs::init_from(&settings.common);
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(settings))

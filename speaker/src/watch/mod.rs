@@ -21,6 +21,7 @@ use patina_speaker_core::view::{Member, Members, NodeView, ServiceId, ServiceVie
 use tokio::sync::{Notify, watch};
 
 use crate::members;
+use crate::memory::Churn;
 use crate::settings::Settings;
 use rows::{NodeRow, PodRow, ServiceRow, SliceRow};
 use words::Words;
@@ -40,6 +41,7 @@ pub struct Cluster {
     views: Views,
     /// Of endpoints that come from several slices.
     words: Words,
+    churn: Churn,
 }
 
 /// What decisions are made from.
@@ -80,6 +82,8 @@ impl Cluster {
         let all = Api::all(client.clone());
         let pods = Api::namespaced(client.clone(), &settings.common.namespace);
         let bell = || Arc::clone(bell);
+        let churn = Churn::default();
+        tasks.spawn("memory", churn.clone().give_back());
         let (mut words, mut more) = (Words::default(), Words::default());
         let service = move |service: Service| ServiceRow::of(&service, &mut words);
         let slice = move |slice: EndpointSlice| SliceRow::of(&slice, &mut more);
@@ -100,6 +104,7 @@ impl Cluster {
             seen: Generations::default(),
             views: Views::default(),
             words: Words::default(),
+            churn,
         }
     }
 
@@ -135,6 +140,7 @@ impl Cluster {
             let views = self
                 .services
                 .read(|services| self.slices.read(|slices| merge::views(services, slices, &mut self.words)));
+            self.churn.add(self.views.services.len().abs_diff(views.len()));
             changed |= replace(&mut self.views.services, views);
         }
         if now.nodes != self.seen.nodes {
