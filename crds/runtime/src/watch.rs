@@ -31,6 +31,8 @@ use crate::tasks::Tasks;
 
 /// A watch request ends after this many seconds and is made anew; a dead connection is noticed 5 s after it.
 pub const TIMEOUT: u32 = 50;
+/// Objects per answer of a list. A page is in memory as a text and as objects, many times of what is kept of it.
+const PAGE: u32 = 200;
 /// How long a kind that the API server does not know is left alone before it is looked for again.
 pub const ABSENT_RETRY: Duration = Duration::from_secs(10);
 /// A watch that has not failed again for this long after a failure works (a healthy watch may be silent).
@@ -124,7 +126,7 @@ impl<K: Watchable, V: Row> Watched<K, V> {
         let status = Arc::clone(&watched.status);
         let writer = RowWriter::new(Arc::clone(&watched.rows));
         let name = format!("watch {}", K::kind(&()));
-        let scope = scope.timeout(TIMEOUT);
+        let scope = scope.timeout(TIMEOUT).page_size(PAGE);
         let keep = Box::new(keep);
         tasks.spawn(
             name,

@@ -24,7 +24,7 @@ pub(super) fn views(services: &[ServiceRow], slices: &[SliceRow], words: &mut Wo
 }
 
 fn owner(slice: &Slice) -> (&str, &str) {
-    (&slice.namespace, &slice.service)
+    (&slice.namespace, slice.service())
 }
 
 /// Takes the slices up to and with those of this Service.
