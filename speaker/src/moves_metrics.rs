@@ -15,9 +15,7 @@ pub struct MoveMetrics {
     pub announced: IntGauge,
     /// Addresses that a foreign host has or claims, as far as this node leads them.
     pub conflicts: IntGauge,
-    /// 1 while the fence is closed.
-    pub fenced: IntGauge,
-    /// How often it was closed.
+    /// How often the fence was closed; whether it is, the membership's metrics say.
     pub fences: IntCounter,
 }
 
@@ -57,16 +55,14 @@ impl MoveMetrics {
                 "patina_l2_conflicts",
                 "Addresses that this node should announce and that a foreign host uses",
             )?,
-            fenced: gauge(
-                "patina_l2_fenced",
-                "1 while this node answers nothing, because it stalled or is in a minority, until the other speakers have let \
-                 it back in",
+            fences: IntCounter::new(
+                "patina_l2_fences_total",
+                "How often this node stopped answering, because it had stalled or was in a minority",
             )?,
-            fences: IntCounter::new("patina_l2_fences_total", "How often this node was fenced")?,
         };
         registry.register(Box::new(metrics.changes.clone()))?;
         registry.register(Box::new(metrics.takeover.clone()))?;
-        for gauge in [&metrics.announced, &metrics.conflicts, &metrics.fenced] {
+        for gauge in [&metrics.announced, &metrics.conflicts] {
             registry.register(Box::new(gauge.clone()))?;
         }
         registry.register(Box::new(metrics.fences.clone()))?;

@@ -48,16 +48,8 @@ impl Speaker {
             let silent = if let Down::Silent(time) = how { *time } else { std::time::Duration::ZERO };
             state.deaths.insert(node.clone(), now.checked_sub(silent).unwrap_or(now));
         }
-        self.metrics.fenced.set(i64::from(news.fenced));
-        if news.fenced != before.fenced && before.joined {
-            if news.fenced {
-                self.metrics.fences.inc();
-                tracing::warn!(
-                    "fenced: this node stalled or is cut off, and answers nothing until the others let it back in"
-                );
-            } else {
-                tracing::info!("let back in: this node answers again");
-            }
+        if news.fenced && !before.fenced && before.joined {
+            self.metrics.fences.inc();
         }
         let unfenced = before.fenced && !news.fenced;
         if unfenced || returned(&before, news) {
