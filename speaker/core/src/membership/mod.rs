@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 use crate::view::{Member, Members};
 
 pub mod envelope;
+mod gossip;
+mod machine;
+mod outbox;
+mod ring;
+mod roster;
+mod wire;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -144,40 +150,41 @@ impl Default for Down {
 /// The machine.
 #[derive(Debug)]
 pub struct Membership {
-    settings: Settings,
-    state: State,
+    machine: machine::Machine,
 }
 
 impl Membership {
     /// One that knows nobody yet.
     #[must_use]
-    pub fn new(_now: Instant, settings: Settings) -> Self {
-        Self { settings, state: State::default() }
+    pub fn new(now: Instant, settings: Settings) -> Self {
+        Self { machine: machine::Machine::new(now, settings) }
     }
 
     /// Something happened at `now`. A call that comes late counts as a stall, before the input is looked at.
-    pub fn handle(&mut self, _now: Instant, _input: Input) {
-        let _ = &self.settings;
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.machine.handle(now, input);
     }
 
     /// The deadline has passed. Late and repeated calls do no harm (a late one may fence).
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.machine.handle_timeout(now);
+    }
 
     /// When to call [`Membership::handle_timeout`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.machine.poll_timeout()
     }
 
     /// The next thing to do; poll until there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.machine.poll_output()
     }
 
     /// What is known now; the `Arc`s change only when what is in them does.
     #[must_use]
     pub fn state(&self) -> State {
-        self.state.clone()
+        self.machine.state().clone()
     }
 
     /// The lease: frames may be answered until then, unless it is prolonged. `None`: nothing may be answered. The driver
@@ -185,6 +192,6 @@ impl Membership {
     /// any of its threads has run.
     #[must_use]
     pub fn answer_until(&self) -> Option<Instant> {
-        None
+        self.machine.answer_until()
     }
 }
