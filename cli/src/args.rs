@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use patina_crds::keys;
@@ -23,6 +24,12 @@ Examples:
   # why has this Service no address, or does nobody reach it?
   kubectl patina why web -n shop
 
+  # which node announces which address by layer 2, since when, why, and who is next?
+  kubectl patina l2
+
+  # move what a node announces to others before it goes down
+  kubectl patina drain node-3
+
 Exit codes: 0 yes, 1 no, 2 the question could not be answered (usage, files, cluster).")]
 pub struct Cli {
     /// What to do.
@@ -41,6 +48,10 @@ pub enum Command {
     Migrate(Migrate),
     /// Say why a Service has, or has not, an address, and who announces it
     Why(Why),
+    /// List who announces what by layer 2, since when and why, and who would be next
+    L2(L2),
+    /// Move the addresses that a node announces to other nodes, and wait until they are there
+    Drain(Drain),
     /// Print the version
     Version,
 }
@@ -205,6 +216,93 @@ pub struct Why {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: Cluster,
+}
+
+/// `l2`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Columns: ANNOUNCED BY is what the speakers say of themselves (ServiceL2Status); two nodes are a handover, and if it lasts, a
+fault. SINCE and BECAUSE tell of the last move. CANDIDATES are in the order in which they take over, computed here by the
+speakers' own code from what the API server knows: every node with a Ready speaker, taken to have all interfaces. +10 is
+a preference score, (draining) a node that comes last because of its annotation patina.io/drain. If the speakers run with
+--lb-class or --ignore-exclude-lb, say so here too.
+
+Without a Service, all of the namespace given with -n are listed, or of all namespaces.
+
+Examples:
+  kubectl patina l2
+  kubectl patina l2 -n shop
+  kubectl patina l2 shop/web -o json
+
+Exit codes: 0 each address has one announcer and no other user, 1 one has none, several, or is used by a foreign host, 2 the
+cluster cannot be asked.")]
+pub struct L2 {
+    /// One Service, as NAMESPACE/NAME, or NAME in the namespace of -n or of the kubeconfig's context
+    pub service: Option<String>,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+
+    /// The speakers run with this --lb-class
+    #[arg(long, value_name = "CLASS")]
+    pub lb_class: Option<String>,
+
+    /// The speakers run with --ignore-exclude-lb
+    #[arg(long)]
+    pub ignore_exclude_lb: bool,
+
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// `drain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Sets the annotation patina.io/drain: \"true\" on the node. Its speaker goes on answering until another one was heard to
+announce, so no request is lost; it keeps only what no other node could announce. The node's Pods stay: for them there is
+kubectl drain. The annotation stays until --undo; then the addresses come back as patina.io/failback of their
+L2Advertisements says. BGP is not concerned.
+
+Examples:
+  kubectl patina drain node-3 && ssh node-3 reboot
+  kubectl patina drain node-3 --undo
+  kubectl patina drain node-3 --timeout 0
+
+Exit codes: 0 nothing is announced from the node (or --timeout 0), 1 something still is after the timeout, 2 there is no
+such node, or the cluster cannot be asked.")]
+pub struct Drain {
+    /// Name of the node
+    pub node: String,
+
+    /// Take the annotation away
+    #[arg(long)]
+    pub undo: bool,
+
+    /// How long to wait in seconds, at most 86400; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+
+    /// Namespace of Patina
+    #[arg(long, value_name = "NAMESPACE", env = "METALLB_NAMESPACE", default_value = keys::DEFAULT_NAMESPACE)]
+    pub system_namespace: String,
+
+    /// Kubeconfig file [default: $KUBECONFIG, else ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long)]
+    pub context: Option<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse::<u32>().ok();
+    let seconds = seconds.filter(|seconds| *seconds <= 86_400);
+    seconds
+        .map(|seconds| Duration::from_secs(seconds.into()))
+        .ok_or("allowed are 0 to 86400 seconds".to_owned())
 }
 
 /// Which cluster, and where in it.

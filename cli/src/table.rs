@@ -1,5 +1,7 @@
 //! Tables as kubectl prints them: upper case heads, columns as wide as their widest cell, three spaces between.
 
+use k8s_openapi::jiff::Timestamp;
+
 /// Columns of text.
 #[derive(Debug)]
 pub struct Table {
@@ -42,6 +44,18 @@ impl Table {
             out.push('\n');
         }
         out
+    }
+}
+
+/// As kubectl: 42s, 5m, 3h, 9d.
+#[must_use]
+pub fn age(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7199 => format!("{}m", seconds / 60),
+        7200..=172_799 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
     }
 }
 

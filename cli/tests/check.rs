@@ -106,7 +106,7 @@ fn json_has_the_fields_of_the_reference() {
     assert_eq!(keys(&valid["config"]), "bgpAdvertisements l2Advertisements peers pools reservations");
     let first = |list: &str| keys(&valid["config"][list][0]);
     assert_eq!(first("pools"), "addresses announcedBy autoAssign avoidBuggyIPs for name");
-    assert_eq!(first("l2Advertisements"), "interfaces name nodes pools services");
+    assert_eq!(first("l2Advertisements"), "failback interfaces name nodes pools services");
     assert_eq!(
         first("bgpAdvertisements"),
         "aggregationLength aggregationLengthV6 name nodes peers pools services"

@@ -27,7 +27,7 @@ pub(super) fn config(config: &Config) -> String {
     }
     push(&mut out, &pools);
 
-    let mut l2 = Table::new(&["L2 ADVERTISEMENT", "POOLS", "NODES", "INTERFACES", "SERVICES"]);
+    let mut l2 = Table::new(&["L2 ADVERTISEMENT", "POOLS", "NODES", "INTERFACES", "SERVICES", "FAILBACK"]);
     for ad in &config.l2_advertisements {
         l2.row([
             ad.source.name.clone(),
@@ -35,6 +35,7 @@ pub(super) fn config(config: &Config) -> String {
             nodes(ad),
             if ad.interfaces.is_empty() { "all".to_owned() } else { joined(&ad.interfaces) },
             selectors(&ad.service_selectors),
+            ad.failback.to_string(),
         ]);
     }
     push(&mut out, &l2);
@@ -102,7 +103,7 @@ pub(super) fn json(config: &Config) -> Value {
         .map(|ad| {
             json!({
                 "name": ad.source.name, "pools": ad.pools, "nodes": nodes(ad), "interfaces": ad.interfaces,
-                "services": selectors(&ad.service_selectors),
+                "services": selectors(&ad.service_selectors), "failback": ad.failback.to_string(),
             })
         })
         .collect();

@@ -204,6 +204,10 @@ fn choice(candidates: &[patina_speaker_core::intent::Candidate]) -> String {
     let count = candidates.len();
     if first.serves > second.serves {
         format!("serves more of the Services that share the address than the other {}", count - 1)
+    } else if first.announces > second.announces {
+        format!("can announce more of the addresses than the other {}", count - 1)
+    } else if second.last_resort > first.last_resort {
+        format!("not draining, of {count} candidates")
     } else if first.score > second.score {
         format!("preferred by weight {}, of {count} candidates", first.score)
     } else if first.score > 0 {

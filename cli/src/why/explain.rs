@@ -6,7 +6,8 @@ use patina_crds::config::Config;
 use patina_crds::keys;
 use serde::Serialize;
 
-use super::facts::{Facts, is_component, is_ready};
+use super::facts::Facts;
+use crate::cluster::{is_component, is_ready};
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

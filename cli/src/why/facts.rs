@@ -25,18 +25,3 @@ pub struct Facts {
     /// The namespace of Patina.
     pub system_namespace: String,
 }
-
-/// Whether a Pod is Ready and not on its way out.
-pub(super) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
-}
-
-/// Whether a Pod is the named component: the chart's label, or that of MetalLB's manifests.
-pub(super) fn is_component(pod: &Pod, component: &str) -> bool {
-    let labels = pod.metadata.labels.as_ref();
-    ["app.kubernetes.io/component", "component"]
-        .iter()
-        .any(|key| labels.and_then(|labels| labels.get(*key)).is_some_and(|value| value == component))
-}

@@ -1,19 +1,17 @@
 //! Asks the cluster. What may not be read is noted and does not spoil the rest.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::{Event, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use patina_crds::types::{ServiceBGPStatus, ServiceL2Status};
 use patina_crds::{config, keys};
 use patina_runtime::{client, config_watch};
-use serde::de::DeserializeOwned;
 
 use super::Facts;
-use crate::args::{Cluster, Why};
+use crate::args::Why;
+use crate::cluster::{connect, list};
 
 /// Everything about the Service that `args` name.
 ///
@@ -46,28 +44,4 @@ pub async fn gather(args: &Why) -> Result<Facts> {
         system_namespace: system,
         service,
     })
-}
-
-async fn connect(cluster: &Cluster) -> Result<(Client, String)> {
-    let path: Option<&Path> = cluster.kubeconfig.as_deref();
-    let mut config = client::config(path, cluster.context.as_deref()).await?;
-    // Somebody waits for one answer: an API server that is busy (429, 503) is asked again.
-    config.default_retry = true;
-    let namespace = cluster.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    Ok((Client::try_from(config)?, namespace))
-}
-
-/// A kind that the API server does not know has no objects.
-async fn list<K>(client: &Client, namespace: &str, params: &ListParams) -> Result<Vec<K>, String>
-where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned,
-{
-    match Api::<K>::namespaced(client.clone(), namespace).list(params).await {
-        Ok(list) => Ok(list.items),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        Err(error) => Err(client::brief(&error)),
-    }
 }

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Explanation, Facts};
-use crate::table::Table;
+use crate::table::{Table, age};
 
 /// More events than this are no help.
 const EVENTS: usize = 8;
@@ -91,15 +91,4 @@ fn time(event: &Event) -> Option<Timestamp> {
 fn from(event: &Event) -> String {
     let source = event.source.as_ref().and_then(|source| source.component.clone());
     source.filter(|name| !name.is_empty()).or_else(|| event.reporting_component.clone()).unwrap_or_default()
-}
-
-/// As kubectl: 42s, 5m, 3h, 9d.
-fn age(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(then).as_secs().max(0);
-    match seconds {
-        0..=119 => format!("{seconds}s"),
-        120..=7199 => format!("{}m", seconds / 60),
-        7200..=172_799 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
 }
