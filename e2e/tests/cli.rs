@@ -1,4 +1,4 @@
-//! `kubectl patina why` against a real API server, asked the way a person does: through kubectl, which finds the plugin.
+//! `kubectl patina why`, `l2` and `drain` against a real API server, asked the way a person does: through kubectl, which finds the plugin.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 use std::process::Output;
@@ -117,6 +117,59 @@ async fn why_shows_events_and_a_refused_configuration() {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
 }
+
+#[tokio::test]
+async fn l2_lists_announcers_and_drain_waits_until_they_have_moved() {
+    let case = Case::start().await;
+    case.plane.apply(NODES).await.unwrap();
+    case.set_status("web", json!({"loadBalancer": {"ingress": [{"ip": "172.25.7.100"}]}})).await;
+    let output = case.patina(&["l2"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("nobody announces it: noEndpoints"), "{text}");
+
+    case.plane.apply(L2_STATUS).await.unwrap();
+    let status = json!({"status": {
+        "node": "node-2", "serviceName": "web", "serviceNamespace": "shop", "interfaces": [{"name": "eth0"}],
+    }});
+    let patch = ["patch", "servicel2status", "l2-of-web", "-n", "metallb-system", "--subresource=status"];
+    let merge = ["--type=merge", "-p", &status.to_string()];
+    case.plane.kubectl(&[&patch[..], &merge[..]].concat()).await.unwrap();
+    let output = case.patina(&["l2", "shop/web", "-o", "json"]).await;
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{value:#}");
+    assert_eq!(value["items"][0]["announcers"][0]["node"], "node-2", "{value:#}");
+
+    // Nobody takes it over here: the time runs out, and the annotation is there.
+    let output = case.patina(&["drain", "node-2", "--timeout", "1"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("1 Service is still announced from it: shop/web"), "{text}");
+    let annotation = r"jsonpath={.metadata.annotations.patina\.io/drain}";
+    let read = ["get", "node", "node-2", "-o", annotation];
+    assert_eq!(case.plane.kubectl(&read).await.unwrap().trim(), "true");
+
+    let gone = ["delete", "servicel2status", "l2-of-web", "-n", "metallb-system"];
+    case.plane.kubectl(&gone).await.unwrap();
+    let output = case.patina(&["drain", "node-2"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+
+    assert_eq!(case.patina(&["drain", "node-2", "--undo"]).await.status.code(), Some(0));
+    assert_eq!(case.plane.kubectl(&read).await.unwrap().trim(), "");
+    let output = case.patina(&["drain", "absent"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("there is no node absent"));
+}
+
+const NODES: &str = r#"
+apiVersion: v1
+kind: Node
+metadata: {name: node-1}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-2}
+"#;
 
 const CLUSTER: &str = r#"
 apiVersion: v1
