@@ -6,6 +6,8 @@
 mod claims;
 #[path = "speaker_l2/fence.rs"]
 mod fence;
+#[path = "speaker_l2/filters.rs"]
+mod filters;
 #[path = "speaker_l2/frames.rs"]
 mod frames;
 #[path = "speaker_l2/interfaces.rs"]

@@ -37,16 +37,16 @@ pub(crate) fn transmit(netns: &Netns, protocol: Protocol, frames: &[Vec<u8>]) {
         .unwrap();
 }
 
-pub(crate) struct Arp {
+pub(crate) struct Arp<'a> {
     pub(crate) to: [u8; 6],
     pub(crate) from: [u8; 6],
     pub(crate) operation: u8,
     pub(crate) sender_mac: [u8; 6],
     pub(crate) sender_ip: [u8; 4],
-    pub(crate) target: &'static str,
+    pub(crate) target: &'a str,
 }
 
-impl Arp {
+impl Arp<'_> {
     pub(crate) fn request(from: [u8; 6]) -> Self {
         Self { to: BROADCAST, from, operation: 1, sender_mac: from, sender_ip: [172, 25, 7, 9], target: VIP }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as sync;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -39,6 +40,7 @@ pub(crate) struct Wire {
     pub(crate) fence: Fence,
     heard: Mutex<mpsc::UnboundedReceiver<Claim>>,
     pauses: mpsc::UnboundedSender<Pause>,
+    careless: Arc<AtomicBool>,
     registry: Registry,
     thread: Option<JoinHandle<()>>,
     _run: RunDir,
@@ -65,13 +67,15 @@ impl Wire {
         let (claims, heard) = mpsc::unbounded_channel();
         let (pauses, wanted_pauses) = mpsc::unbounded_channel();
         let (ready, is_ready) = sync::channel();
+        let careless = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (node, registry, fence) = (node.clone(), registry.clone(), fence.clone());
-            move || drive(&node, wanted, claims, wanted_pauses, fence, &registry, &ready)
+            let careless = Arc::clone(&careless);
+            move || drive(&node, wanted, claims, wanted_pauses, &careless, fence, &registry, &ready)
         });
         is_ready.recv().unwrap();
         let (vips, heard, thread) = (Some(vips), Mutex::new(heard), Some(thread));
-        let wire = Self { node, peer, vips, fence, heard, pauses, registry, thread, _run: run };
+        let wire = Self { node, peer, vips, fence, heard, pauses, careless, registry, thread, _run: run };
         wire.plug();
         wire
     }
@@ -107,6 +111,13 @@ impl Wire {
         let vip = vip.parse().unwrap();
         self.vips.as_ref().unwrap().send_modify(|vips| {
             vips.entry(vip).or_insert((mode, 0, 0)).0 = mode;
+        });
+    }
+
+    /// Does this for many at once.
+    pub(crate) fn set_all(&self, vips: &[String], mode: Mode) {
+        self.vips.as_ref().unwrap().send_modify(|all| {
+            all.extend(vips.iter().map(|vip| (vip.parse().unwrap(), (mode, 0, 0))));
         });
     }
 
@@ -148,6 +159,11 @@ impl Wire {
         hold
     }
 
+    /// From now on interfaces are used that do not speak the family, as they do for a moment when that changes.
+    pub(crate) fn use_whatever_is_up(&self) {
+        self.careless.store(true, Ordering::Relaxed);
+    }
+
     /// Whether no claim is waiting to be heard.
     pub(crate) fn heard_nothing(&self) -> bool {
         self.heard.lock().unwrap().try_recv().is_err()
@@ -174,6 +190,12 @@ impl Wire {
             Ok(Seen::when(value >= at_least, value))
         })
         .unwrap();
+    }
+
+    /// The kernel's index of the node's end.
+    pub(crate) fn node_index(&self) -> u32 {
+        let shown = self.node.ip(&["-o", "link", "show", "eth0"]).unwrap();
+        shown.split_once(':').unwrap().0.parse().unwrap()
     }
 
     /// The MAC address of the node's end.
@@ -217,6 +239,7 @@ fn drive(
     mut vips: watch::Receiver<Vips>,
     claims: mpsc::UnboundedSender<Claim>,
     mut pauses: mpsc::UnboundedReceiver<Pause>,
+    careless: &AtomicBool,
     fence: Fence,
     registry: &Registry,
     ready: &sync::Sender<()>,
@@ -250,7 +273,9 @@ fn drive(
             let interfaces = list.list();
             let mut duties = Duties::new();
             for (vip, (mode, round, defence)) in &*vips.borrow_and_update() {
-                let usable = interfaces.iter().filter(|i| i.unusable(Family::of(*vip)).is_none());
+                let usable = interfaces.iter().filter(|i| {
+                    i.unusable(Family::of(*vip)).is_none() || (i.up && careless.load(Ordering::Relaxed))
+                });
                 let interfaces: BTreeSet<u32> = usable.map(|i| i.index).collect();
                 if !interfaces.is_empty() {
                     let interfaces = Arc::new(interfaces);
