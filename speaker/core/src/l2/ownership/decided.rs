@@ -8,7 +8,7 @@ use std::time::Instant;
 use patina_crds::config::Failback;
 
 use super::state::{Entry, Rank, State, follows, recent};
-use super::{Gave, Ownership};
+use super::{ASKS, Gave, Ownership};
 use crate::intent::L2Announcement;
 use crate::l2::duty::Mode;
 
@@ -83,21 +83,27 @@ impl Ownership {
                 }
             },
             (State::Waiting, true) => entry.wait_or_announce(around, book, now, ip),
-            (State::HandingOver, true) => entry.announce(book, ip),
-            (State::Probing | State::Parked | State::Announcing, true) => {}
-
-            (State::Announcing, false) => {
+            (State::HandingOver | State::Asking, true) => entry.announce(book, ip),
+            (State::Announcing, true) => {
+                // It asked before we knew it: it is answered now.
                 let longest = around.settings.longest_handover;
-                let heard = entry.holder.clone().filter(|(_, at)| recent(now, Some(*at), longest));
-                match heard.filter(|(node, _)| entry.rank(around, node) == Rank::Ahead) {
-                    // It was a stranger to the last decision, and announces already.
-                    Some((node, _)) => self.give(now, ip, Gave::Heard(node)),
-                    // Patient candidates do not come back while we hold: we go on until one of them does.
-                    None if follows(new, &around.node) => {}
-                    None => entry.hand_over(around, book, now, ip),
+                let heard = entry.holder.take_if(|(_, at)| recent(now, Some(*at), longest));
+                if heard.is_some_and(|(node, _)| entry.rank(around, &node) == Rank::Behind) {
+                    entry.contradict(book, now, ip);
                 }
             }
-            (State::HandingOver, false) => {}
+            (State::Probing | State::Parked, true) => {}
+
+            (State::Announcing, false) => {
+                if entry.lists(&around.node) {
+                    entry.rounds = ASKS;
+                    entry.ask(book, now, ip);
+                } else {
+                    // It is not for us to say that we have it.
+                    entry.hand_over(around, book, now, ip);
+                }
+            }
+            (State::HandingOver | State::Asking, false) => {}
             (State::Following | State::Probing | State::Parked | State::Waiting, false) => {
                 if follows(new, &around.node) {
                     entry.end(book, ip, Gave::Withdrawn);

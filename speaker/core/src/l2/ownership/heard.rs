@@ -7,7 +7,7 @@ use std::time::Instant;
 use patina_crds::config::Failback;
 
 use super::state::{Conflict, Rank, State, recent};
-use super::{CONTRADICT_INTERVAL, Gave, HINT_INTERVAL, Output, Ownership};
+use super::{Gave, HINT_INTERVAL, Output, Ownership};
 use crate::l2::duty::{Claim, ClaimKind};
 use crate::l2::wire::Mac;
 
@@ -37,13 +37,10 @@ impl Ownership {
         let rank = entry.rank(around, node);
         entry.holder = Some((Arc::clone(node), now));
         match (entry.state, rank) {
-            (State::Announcing, Rank::Ahead) => self.give(now, ip, Gave::Heard(Arc::clone(node))),
-            (State::Announcing, Rank::Behind) => {
-                if !recent(now, entry.contradicted, CONTRADICT_INTERVAL) {
-                    entry.contradicted = Some(now);
-                    entry.defend(book, ip);
-                }
+            (State::Announcing | State::Asking, Rank::Ahead) => {
+                self.give(now, ip, Gave::Heard(Arc::clone(node)))
             }
+            (State::Announcing | State::Asking, Rank::Behind) => entry.contradict(book, now, ip),
             (State::HandingOver, Rank::Ahead) if claim.kind == ClaimKind::Announcement => {
                 self.give(now, ip, Gave::Heard(Arc::clone(node)));
             }
@@ -53,7 +50,7 @@ impl Ownership {
             {
                 self.give(now, ip, Gave::Heard(Arc::clone(node)));
             }
-            (State::Announcing | State::HandingOver, Rank::Unlisted) => self.hint(now, node),
+            (State::Announcing | State::Asking | State::HandingOver, Rank::Unlisted) => self.hint(now, node),
             (State::Probing, _) => {
                 if entry.failback == Failback::Immediate || rank == Rank::Unlisted {
                     // We lead: it yields when it hears us.
@@ -77,7 +74,7 @@ impl Ownership {
             (State::Probing, _) => entry.park(around, book, now, (ip, claim)),
             // RFC 5227 2.4 (c): one announcement as defence, and not another one within DEFEND_INTERVAL; "inform an administrator
             // of the problem". (a) and (b), which end in giving up, are not for a Service (see the module).
-            (State::Announcing, ClaimKind::Announcement | ClaimKind::Use) => {
+            (State::Announcing | State::Asking, ClaimKind::Announcement | ClaimKind::Use) => {
                 let again = recent(now, entry.defended, around.settings.defend_interval);
                 if !again {
                     entry.defended = Some(now);
@@ -90,8 +87,9 @@ impl Ownership {
                     entry.conflict = Some(Conflict { claim, last: now });
                     book.contested.insert(ip);
                     book.outputs.push_back(Output::Conflict { ip, claim, in_use: true });
-                    let over = now.checked_add(around.settings.conflict_quiet);
-                    book.set_deadline(ip, &mut entry.deadline, over);
+                    if entry.state == State::Announcing {
+                        entry.go_on(around, book, ip);
+                    }
                 }
             }
             // Answered, as any question; or not ours to judge.
@@ -115,7 +113,7 @@ impl Ownership {
                 (State::Parked | State::Probing, Some(_)) => {
                     entry.start_probing(around, book, now, ip);
                 }
-                (State::Announcing, _) => book.set_deadline(ip, &mut entry.deadline, None),
+                (State::Announcing, _) => entry.go_on(around, book, ip),
                 _ => {}
             }
         }

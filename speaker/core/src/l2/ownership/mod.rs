@@ -5,14 +5,19 @@
 //! ```text
 //!              new to us                         nobody answered
 //!  (nothing) ───────────────────────> Probing ───────────────────────> Announcing <───── the lead came back ──┐
-//!      │  a takeover: no probe           │  ^ └── one of ours holds it ──> ^   │  a better candidate, drain     │
-//!      ├─────────────────────────────────┼──┼────  (failback: at once) ────┤   ├──────────────────────────> HandingOver
-//!      │                         foreign v  │ every parked_retry           │   │                                │
+//!      │  a takeover: no probe           │  ^ └── one of ours holds it ──> ^   │  a better candidate            │
+//!      ├─────────────────────────────────┼──┼────  (failback: at once) ────┤   ├────────> Asking ──────────> HandingOver
+//!      │                         foreign v  │ every parked_retry           │   │            │ (drain: at once)  │
 //!      │                               Parked                              │   │ a better one is heard          │ heard, or
-//!      │ failback: never | delay                                           │   v                                v too long
+//!      │ failback: never | delay                                           │   v            v                   v too long
 //!      └─> Following ── we lead, and the holder lives ──> Waiting ─────────┘  (nothing), or Following
 //!          (listens)                             the holder is gone, the delay is over
 //! ```
+//!
+//! **Who is replaced asks.** A node that announces and does not lead any more says three times that it has the address. The new
+//! leader may announce it too, if the two could not see each other until now: it contradicts, and the other yields; so after
+//! a partition only what is held twice costs frames. One that does not announce yet hears who holds it. Then we answer
+//! without announcing until it is heard; or, if failback is not immediate, go on as before.
 //!
 //! **When is an address probed before it is announced** (RFC 5227 2.1, RFC 4862 5.4)? When no speaker that we know of can have
 //! announced it, or when we must find out which one does:
@@ -52,8 +57,16 @@ use state::{Book, Entry};
 /// twenty lost, one round stays unanswered once in a hundred times, three in a row once in a million.
 pub const CAREFUL: u8 = 3;
 
-/// How often one of our own speakers is contradicted, per address.
-pub const CONTRADICT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often, and how fast, one who is not the leader any more says so, before it is given its time to hand over: a frame
+/// or two may be lost.
+pub const ASKS: u8 = 3;
+/// See [`ASKS`].
+pub const ASK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// One of our own speakers that announces what it should not is contradicted by a whole schedule of announcements once in
+/// this time, and by single ones as often as it asks. Two who disagree about the order for long (their views of the API
+/// differ) do not fill the wire.
+pub const CONTRADICT_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How often membership is told that a node lives.
 pub const HINT_INTERVAL: Duration = Duration::from_secs(1);
@@ -241,7 +254,7 @@ impl Ownership {
     fn rejoined(&mut self, now: Instant) {
         for (ip, entry) in &mut self.entries {
             match entry.state {
-                State::Announcing => entry.speak_up(&mut self.book, *ip),
+                State::Announcing | State::Asking => entry.speak_up(&mut self.book, *ip),
                 // What was asked while the fence was closed was not sent.
                 State::Probing => entry.probe(&self.around, &mut self.book, now, *ip),
                 _ => {}
@@ -255,7 +268,7 @@ impl Ownership {
         for ip in ips {
             let Some(entry) = self.entries.get_mut(&ip) else { continue };
             match entry.state {
-                State::Announcing => entry.hand_over(&self.around, &mut self.book, now, ip),
+                State::Announcing | State::Asking => entry.hand_over(&self.around, &mut self.book, now, ip),
                 State::HandingOver => {}
                 _ => self.drop_entry(ip, Gave::Withdrawn),
             }

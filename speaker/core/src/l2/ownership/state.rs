@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use patina_crds::config::Failback;
 
-use super::{Around, CAREFUL, Gave, Output};
+use super::{ASK_INTERVAL, ASKS, Around, CAREFUL, CONTRADICT_INTERVAL, Gave, Output};
 use crate::intent::L2Announcement;
 use crate::l2::duty::{Claim, Duty, Mode};
 
@@ -24,6 +24,9 @@ pub enum State {
     Waiting,
     /// We announce it. With failback that is not immediate also when another leads by now, until it is heard.
     Announcing,
+    /// Another leads by now: we say a few times that we have it. If that one has it too (a partition has healed), it
+    /// contradicts us, and we yield.
+    Asking,
     /// Another leads and was not heard yet: we answer.
     HandingOver,
 }
@@ -46,14 +49,14 @@ pub(super) struct Entry {
     /// Since when we lead; meaningless while we do not.
     pub(super) led_since: Instant,
     pub(super) state: State,
-    /// Rounds of probes that must stay unanswered, the present one included.
+    /// Rounds of probes that must stay unanswered, or times that we ask; the present one included.
     pub(super) rounds: u8,
     /// Also in [`Book::deadlines`].
     pub(super) deadline: Option<Instant>,
     /// The last of our speakers that was heard to announce or use it since we did ourselves.
     pub(super) holder: Option<(Arc<str>, Instant)>,
-    /// When we last contradicted one of our speakers.
-    pub(super) contradicted: Option<Instant>,
+    /// When we contradicted one of our speakers, and how often since.
+    contradicted: Option<(Instant, u8)>,
     /// When we last defended it against a foreign station.
     pub(super) defended: Option<Instant>,
     pub(super) conflict: Option<Conflict>,
@@ -113,8 +116,13 @@ impl Entry {
             State::Following | State::Parked | State::Waiting => Mode::Listen,
             State::Probing => Mode::Probe,
             State::HandingOver => Mode::Answer,
-            State::Announcing => Mode::Announce,
+            State::Announcing | State::Asking => Mode::Announce,
         }
+    }
+
+    /// Whether we keep it although another leads, until that one is heard.
+    pub(super) fn keeps(&self, around: &Around) -> bool {
+        self.failback != Failback::Immediate && self.lists(&around.node) && !around.leaving
     }
 
     pub(super) fn duty(&self) -> Duty {
@@ -187,6 +195,21 @@ impl Entry {
         self.failback != Failback::Immediate && self.has_another(&around.node)
     }
 
+    /// One of our speakers has it that should not: it shall hear us, but not for ever.
+    pub(super) fn contradict(&mut self, book: &mut Book, now: Instant, ip: IpAddr) {
+        let lately = self.contradicted.filter(|(since, _)| recent(now, Some(*since), CONTRADICT_INTERVAL));
+        let (since, often) = lately.unwrap_or((now, 0));
+        if often <= ASKS {
+            self.contradicted = Some((since, often + 1));
+            if often == 0 {
+                // Whoever heard that one shall hear us after it, also if frames are lost: the whole schedule.
+                self.speak_up(book, ip);
+            } else {
+                self.defend(book, ip);
+            }
+        }
+    }
+
     /// One round where only a stranger could have it, more where one of ours could.
     pub(super) fn start_probing(&mut self, around: &Around, book: &mut Book, now: Instant, ip: IpAddr) {
         self.rounds = if self.may_be_held(around) { CAREFUL } else { 1 };
@@ -221,6 +244,19 @@ impl Entry {
             book.outputs.push_back(Output::Conflict { ip, claim, in_use: false });
         }
         self.enter(book, ip, State::Parked, now.checked_add(around.settings.parked_retry));
+    }
+
+    /// Another leads. Those who leave ask nobody: they are followed by one that does not announce yet.
+    pub(super) fn ask(&mut self, book: &mut Book, now: Instant, ip: IpAddr) {
+        self.defend(book, ip);
+        self.enter(book, ip, State::Asking, now.checked_add(ASK_INTERVAL));
+    }
+
+    /// We go on announcing.
+    pub(super) fn go_on(&mut self, around: &Around, book: &mut Book, ip: IpAddr) {
+        let over = |conflict: Conflict| conflict.last.checked_add(around.settings.conflict_quiet);
+        let deadline = self.conflict.and_then(over);
+        self.enter(book, ip, State::Announcing, deadline);
     }
 
     /// The successor is given its time.

@@ -38,14 +38,19 @@ impl Ownership {
                 // Only a conflict has a deadline here.
                 let quiet = around.settings.conflict_quiet;
                 let over = entry.conflict.and_then(|conflict| conflict.last.checked_add(quiet));
-                match over.filter(|over| *over > now) {
-                    Some(over) => book.set_deadline(ip, &mut entry.deadline, Some(over)),
-                    None => {
-                        book.set_deadline(ip, &mut entry.deadline, None);
-                        if entry.conflict.take().is_some() {
-                            book.conflict_over(ip);
-                        }
-                    }
+                if over.is_none_or(|over| over <= now) && entry.conflict.take().is_some() {
+                    book.conflict_over(ip);
+                }
+                entry.go_on(around, book, ip);
+            }
+            State::Asking => {
+                entry.rounds = entry.rounds.saturating_sub(1);
+                if entry.rounds > 0 {
+                    entry.ask(book, now, ip);
+                } else if entry.keeps(around) {
+                    entry.go_on(around, book, ip);
+                } else {
+                    entry.hand_over(around, book, now, ip);
                 }
             }
             State::HandingOver => self.give(now, ip, Gave::Unheard),
