@@ -28,7 +28,7 @@ use patina_runtime::config_watch::{Change, ConfigWatch};
 use patina_runtime::events::Events;
 use patina_runtime::metrics::ConfigMetrics;
 use patina_runtime::tasks::Shutdown;
-use patina_speaker_core::intent::intent;
+use patina_speaker_core::intent::intent_with;
 use patina_speaker_core::l2::ownership::{self, Ownership};
 use patina_speaker_core::view::{InterfaceView, Snapshot};
 use tokio::sync::{Notify, mpsc, watch};
@@ -215,7 +215,7 @@ impl Speaker {
             interfaces: &state.interfaces,
             options: &state.options,
         };
-        let intent = intent(&snapshot);
+        let intent = intent_with(&mut state.cache, &snapshot);
         self.config_metrics.updates.inc();
         if !first && intent == state.intent {
             state.deaths.clear();

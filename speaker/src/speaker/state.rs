@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use patina_runtime::config_watch::ConfigKeeper;
-use patina_speaker_core::intent::Intent;
+use patina_speaker_core::intent::{Cache, Intent};
 use patina_speaker_core::l2::ownership::{self, Ownership};
 use patina_speaker_core::view::{InterfaceView, Members, Options, ServiceId};
 
@@ -27,6 +27,8 @@ pub(super) struct State {
     /// As the membership last told it.
     pub(super) membership: patina_speaker_core::membership::State,
     pub(super) intent: Intent,
+    /// What it leaves for the next one.
+    pub(super) cache: Cache,
     /// There was a decision.
     pub(super) decided: bool,
     /// We are about to end.
@@ -59,6 +61,7 @@ impl State {
             members: Members::default(),
             membership: patina_speaker_core::membership::State::default(),
             intent: Intent::default(),
+            cache: Cache::default(),
             decided: false,
             leaving: false,
             ownership: Ownership::new(&settings.node_name, ownership::Settings::default()),
