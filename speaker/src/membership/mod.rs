@@ -13,6 +13,7 @@ mod sys;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use patina_runtime::tasks::Tasks;
 use patina_speaker_core::membership::{Membership, Settings as Machine, State, envelope::Envelope};
@@ -138,7 +139,7 @@ pub fn prepare(
         detect: settings.membership_detect(),
         watchers: WATCHERS,
         quorum: settings.fencing == Fencing::Quorum,
-        incarnation: u64::from_be_bytes(random()?),
+        incarnation: start_number(),
         seed: u64::from_be_bytes(random()?),
     };
     let machine = Membership::new(std::time::Instant::now(), machine);
@@ -165,6 +166,13 @@ pub fn prepare(
         leaves,
     };
     Ok(Some((Members { state, say, hint, leave }, driver)))
+}
+
+/// A later start of this node has a greater one: microseconds of the wall clock. To the machine a smaller one is a straggler of
+/// a start that is over.
+fn start_number() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], StartError> {
