@@ -109,7 +109,7 @@ impl Timeline {
         let replies: Vec<&Heard> = self.replies(ip).collect();
         let mut changes = Vec::new();
         let Some(first) = replies.first() else { return changes };
-        let mut owner = first.mac;
+        let (mut owner, mut since) = (first.mac, first.at);
         for (i, reply) in replies.iter().enumerate() {
             let old_goes_on = || replies.iter().skip(i + 1).find(|r| r.mac == owner);
             if reply.mac == owner {
@@ -122,14 +122,14 @@ impl Timeline {
             {
                 continue;
             }
-            let from = reply.at.checked_sub(LOOK_BACK).unwrap_or(SystemTime::UNIX_EPOCH).max(first.at);
+            let from = reply.at.checked_sub(LOOK_BACK).unwrap_or(SystemTime::UNIX_EPOCH).max(since);
             let silence = longest_gap(
                 replies.iter().filter(|r| r.mac == owner && r.at < reply.at).map(|r| r.at),
                 from,
                 reply.at,
             );
             changes.push(Change { ip, from: owner, to: reply.mac, at: reply.at, silence });
-            owner = reply.mac;
+            (owner, since) = (reply.mac, reply.at);
         }
         changes
     }
@@ -199,6 +199,13 @@ mod tests {
         let [change] = line.changes(IP)[..] else { panic!("{:?}", line.changes(IP)) };
         assert_eq!((change.from, change.to, change.at), (A, B, at(300)));
         assert_eq!(change.silence, Duration::from_millis(280));
+    }
+
+    #[test]
+    fn who_has_just_become_the_owner_was_not_silent_before_that() {
+        let line = timeline([], &[(0, A), (500, B), (510, B), (520, B), (530, A), (540, A)]);
+        let silences: Vec<Duration> = line.changes(IP).iter().map(|change| change.silence).collect();
+        assert_eq!(silences, [500, 10].map(Duration::from_millis));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use patina_e2e::lan::{Cut, Lan, Programs};
 use patina_e2e::neighbour::Mac;
 use patina_e2e::prober::Prober;
-use patina_e2e::prober::timeline::{How, gap};
+use patina_e2e::prober::timeline::{Heard, How, gap};
 use patina_e2e::stranger::{Injector, datagram, eavesdrop, forged};
 use patina_e2e::wait::secs;
 use serde_json::json;
@@ -24,7 +24,11 @@ pub(crate) const ALL: &[Case] = &[
         cable_without_carrier_loss,
     ),
     ("both_halves_of_a_split_network_answer_and_one_does_when_it_is_joined", split),
-    ("a_stopped_speaker_loses_the_address_and_answers_nothing_when_it_is_woken", stopped),
+    (
+        "a_stopped_speaker_loses_the_address_and_answers_nothing_when_it_is_woken_before_it_takes_it_back",
+        stopped,
+    ),
+    ("with_failback_never_a_stopped_speaker_that_is_woken_answers_nothing", stopped_for_good),
     ("addresses_change_hands_while_the_api_server_is_dead_or_frozen", without_api),
     ("a_speaker_that_ends_in_order_leaves_no_question_unanswered", ends_in_order),
     ("a_node_that_drains_hands_its_addresses_over_and_gets_them_back", drained),
@@ -156,21 +160,47 @@ fn split() -> Result<()> {
 
 fn stopped() -> Result<()> {
     Scene::play(3, |scene| {
+        let (victim, mac) = scene.settled()?;
+        let woken = sleep(scene, victim, mac)?;
+        let (owner, _) = scene.settled()?;
+        ensure!(owner == victim, "node {owner} has it, not {victim}");
+        let its = frames(scene, mac, woken)?;
+        let before = its.iter().take_while(|heard| heard.how == How::Reply).count();
+        ensure!(
+            before == 0,
+            "the woken speaker answered {before} times before it announced the address again"
+        );
+        Ok(())
+    })
+}
+
+fn stopped_for_good() -> Result<()> {
+    Scene::play(3, |scene| {
         let failback = json!({"patina.io/failback": "never"});
         scene.runtime.block_on(scene.lan.annotate_advertisement(failback))?;
         let (victim, mac) = scene.settled()?;
-        let at = scene.lan.node_mut(victim)?.stop()?;
-        let taken = scene.taken(at, mac);
-        let woken = scene.lan.node_mut(victim)?.wake()?;
-        let successor = taken?;
+        let woken = sleep(scene, victim, mac)?;
         let (owner, _) = scene.settled()?;
-        ensure!(scene.lan.index_of(successor)? == owner, "the address went on from {successor:02x?}");
-        let vip = scene.vip()?;
-        let heard = scene.prober.timeline()?.heard;
-        let its: Vec<_> = heard.iter().filter(|h| h.ip == vip && h.mac == mac && h.at >= woken).collect();
-        ensure!(its.is_empty(), "the woken speaker said: {its:?}");
+        let its = frames(scene, mac, woken)?;
+        ensure!(its.is_empty(), "the woken speaker said {} times that it has the address", its.len());
+        ensure!(owner != victim, "the address went back");
         Ok(())
     })
+}
+
+/// Stops the speaker until another has answered. When it was woken.
+fn sleep(scene: &mut Scene, victim: usize, mac: Mac) -> Result<SystemTime> {
+    let at = scene.lan.node_mut(victim)?.stop()?;
+    let taken = scene.taken(at, mac);
+    let woken = scene.lan.node_mut(victim)?.wake()?;
+    taken.map(|_| woken)
+}
+
+/// What a station said about the address since then.
+fn frames(scene: &Scene, mac: Mac, since: SystemTime) -> Result<Vec<Heard>> {
+    let vip = scene.vip()?;
+    let heard = scene.prober.timeline()?.heard;
+    Ok(heard.into_iter().filter(|h| h.ip == vip && h.mac == mac && h.at >= since).collect())
 }
 
 fn without_api() -> Result<()> {

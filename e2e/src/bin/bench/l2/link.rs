@@ -4,9 +4,11 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use patina_e2e::lan::Cut;
+use patina_e2e::prober::timeline::gap;
 
 use super::stage::{EVERY, Stage, ms, phase, runs, spread};
 use crate::Row;
+use crate::report::say;
 
 const SPEAKERS: usize = 10;
 const VIPS: usize = 10;
@@ -104,6 +106,13 @@ async fn cut_and_heal(
     stage.settle(vip).await?;
     // A second answer may come late: nothing ends the watch but time.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    let two = stage.prober.timeline()?.answered_by_two(vip, mended).len();
-    Ok((took, two as f64 * ms(EVERY)))
+    let two = stage.prober.timeline()?.answered_by_two(vip, mended);
+    if let (Some(first), Some(last)) = (two.first(), two.last()) {
+        let (first, last) = (ms(gap(mended, *first)), ms(gap(mended, *last)));
+        say(&format!(
+            "{how:?}: {} questions with two answers, {first:.0} to {last:.0} ms after it was mended",
+            two.len()
+        ));
+    }
+    Ok((took, two.len() as f64 * ms(EVERY)))
 }

@@ -1,13 +1,12 @@
 //! The announcer is stopped (SIGSTOP) and, a second later, woken (SIGCONT).
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Result;
-use patina_e2e::neighbour::Mac;
-use patina_e2e::prober::timeline::How;
+use patina_e2e::prober::timeline::{Heard, How, gap};
 use serde_json::json;
 
-use super::stage::{Stage, phase, runs, spread};
+use super::stage::{Stage, ms, phase, runs, spread};
 use crate::Row;
 
 const SPEAKERS: usize = 10;
@@ -45,16 +44,22 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     ));
 
     stage.lan.annotate_advertisement(json!({"patina.io/failback": "immediate"})).await?;
-    let (mut early, immediate) = (0, runs(20)?);
+    let (mut early, mut first, immediate) = (0, Vec::new(), runs(20)?);
     for run in 0..immediate {
-        early += sleep(stage, run).await?.unannounced;
+        let slept = sleep(stage, run).await?;
+        early += slept.unannounced;
+        first.extend(slept.first);
+    }
+    if !first.is_empty() {
+        let what = "the same with failback immediate: from SIGCONT to the first frame of the woken speaker about the address";
+        rows.extend(spread("stop_woken_first_frame", "", &first, what)?);
     }
     rows.push(Row::new(
         "stop_woken_early_answers",
         early as f64,
         "frames",
         immediate,
-        "the same with failback immediate: answers of the woken speaker before it announces the address again",
+        "failback immediate: answers of the woken speaker before it announces the address again, all runs together",
     ));
     Ok(())
 }
@@ -66,6 +71,8 @@ struct Slept {
     frames: usize,
     /// Its answers before its first announcement.
     unannounced: usize,
+    /// Milliseconds from SIGCONT to the first of its frames.
+    first: Option<f64>,
 }
 
 async fn sleep(stage: &mut Stage, run: usize) -> Result<Slept> {
@@ -81,13 +88,12 @@ async fn sleep(stage: &mut Stage, run: usize) -> Result<Slept> {
     let woken = stage.lan.node_mut(victim)?.wake()?;
     let (_, took) = taken?;
     tokio::time::sleep(WATCH).await;
-    let (frames, unannounced) = frames_of(stage, vip, mac, woken)?;
-    Ok(Slept { took, frames, unannounced })
-}
-
-fn frames_of(stage: &Stage, vip: std::net::Ipv4Addr, mac: Mac, since: SystemTime) -> Result<(usize, usize)> {
     let heard = stage.prober.timeline()?.heard;
-    let its: Vec<How> =
-        heard.iter().filter(|h| h.ip == vip && h.mac == mac && h.at >= since).map(|h| h.how).collect();
-    Ok((its.len(), its.iter().take_while(|how| **how == How::Reply).count()))
+    let its: Vec<&Heard> = heard.iter().filter(|h| h.ip == vip && h.mac == mac && h.at >= woken).collect();
+    Ok(Slept {
+        took,
+        frames: its.len(),
+        unannounced: its.iter().take_while(|h| h.how == How::Reply).count(),
+        first: its.first().map(|h| ms(gap(woken, h.at))),
+    })
 }
