@@ -19,6 +19,7 @@ pub struct L2Metrics {
     dropped: IntCounterVec,
     /// Frames that came through the kernel filter, whatever became of them: each is a wake-up at most.
     pub frames: IntCounter,
+    sent: IntCounterVec,
 }
 
 impl L2Metrics {
@@ -36,7 +37,9 @@ impl L2Metrics {
         registry.register(Box::new(dropped.clone()))?;
         let frames = IntCounter::new("patina_l2_frames_total", "Frames that passed the kernel filter")?;
         registry.register(Box::new(frames.clone()))?;
-        Ok(Self { per_ip, dropped, frames })
+        let sent = IntCounterVec::new(Opts::new("patina_l2_sent_total", "Frames sent, by kind"), &["kind"])?;
+        registry.register(Box::new(sent.clone()))?;
+        Ok(Self { per_ip, dropped, frames, sent })
     }
 
     /// A request for an owned address came in.
@@ -57,6 +60,11 @@ impl L2Metrics {
     /// A frame was not answered, or not sent. The reasons are few and fixed.
     pub fn dropped(&self, reason: &str) {
         self.dropped.with_label_values(&[reason]).inc();
+    }
+
+    /// A frame was sent: `answer`, `announcement` or `probe`.
+    pub fn sent(&self, kind: &str) {
+        self.sent.with_label_values(&[kind]).inc();
     }
 
     /// The address is not announced any more: its series end.

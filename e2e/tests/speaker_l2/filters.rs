@@ -61,6 +61,21 @@ fn three_thousand_scattered_addresses_pass_too() {
 }
 
 #[test]
+fn a_takeover_of_three_thousand_addresses_loses_no_announcement_and_changes_no_filter() {
+    let wire = Wire::new();
+    let ours = scattered(3000);
+    listen(&wire, &ours);
+    let mut last = Capture::start(&wire.peer, &format!("arp[6:2] == 1 and arp src host {}", ours[2999]));
+    let began = std::time::Instant::now();
+    wire.set_all(&ours, Mode::Announce);
+    last.next();
+    println!("the last of 3,000 was announced after {:?}", began.elapsed());
+    wire.wait_for_metric("patina_l2_sent_total{kind=\"announcement\"}", 6000);
+    assert_eq!(wire.metric("patina_l2_dropped_total{reason=\"sendFailed\"}"), 0);
+    assert_eq!(heard_of(&wire, &ours[..100]), 100);
+}
+
+#[test]
 fn where_the_kernel_has_little_memory_the_filter_is_shorter_and_nothing_is_lost() {
     let wire = Wire::new();
     set_memory(&wire.node, 6000);

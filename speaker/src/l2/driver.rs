@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use patina_speaker_core::l2::announcer::{Announcer, Input, Output, Settings, What};
-use patina_speaker_core::l2::duty::{self, Duties};
+use patina_speaker_core::l2::duty::{self, Duties, Duty};
 use patina_speaker_core::l2::responder::{Dropped, Responder};
 use patina_speaker_core::l2::wire::Mac;
 use patina_speaker_core::view::InterfaceView;
@@ -138,17 +138,22 @@ impl Driver {
     fn apply(&mut self, now: Instant) {
         let desired = self.desired.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.duties, Arc::clone(&desired.duties));
+        let answers = |duty: Option<&Duty>| duty.is_some_and(|duty| duty.mode.answers());
+        let mut changed = false;
         for (ip, old, new) in duty::changes(&before, &desired.duties) {
             self.links.note(ip, old, new);
-            if new.is_none() {
+            if answers(old) && !answers(new) {
                 self.metrics.forget(ip);
             }
+            changed = true;
         }
         self.interfaces = desired.interfaces;
         self.responder.set(Arc::clone(&desired.duties));
         self.responder.set_own(self.interfaces.iter().map(|interface| interface.mac).collect());
         self.announcer.handle(now, Input::Duties(desired.duties));
-        self.news.forget();
+        if changed {
+            self.news.forget();
+        }
         self.settle(now);
     }
 
@@ -201,15 +206,15 @@ impl Driver {
                     self.metrics.dropped("fenced");
                 } else if self.transmit((index, protocol(reply.ip)), &reply.frame) {
                     self.metrics.response(reply.ip);
+                    self.metrics.sent("answer");
                 }
             }
             Err(silence) => {
                 self.metrics.dropped(silence.reason());
                 match silence {
-                    Dropped::Claimed(claim) => {
-                        if !self.news.claim(Instant::now(), claim) {
-                            self.metrics.dropped("tooManyClaims");
-                        }
+                    // A claim too many: those that matter repeat themselves on the wire.
+                    Dropped::Claimed(claim) if !self.news.claim(Instant::now(), claim) => {
+                        self.metrics.dropped("tooManyClaims");
                     }
                     Dropped::OwnFrame => self.warn_of_own(index),
                     _ => {}
@@ -293,13 +298,17 @@ impl Driver {
 
     fn count(&self, ip: IpAddr, what: What) {
         match what {
-            What::Announcement => self.metrics.gratuitous(ip),
-            What::Probe => {}
+            What::Announcement => {
+                self.metrics.gratuitous(ip);
+                self.metrics.sent("announcement");
+            }
+            What::Probe => self.metrics.sent("probe"),
         }
     }
 
     /// An answer goes out at once or not at all: whoever asked asks again.
     fn transmit(&self, key: Key, frame: &[u8]) -> bool {
+        // Here and nowhere earlier: between a frame's arrival and this line the process may have been stopped.
         if !self.fence.permits(Instant::now()) {
             self.metrics.dropped("fenced");
             return false;
