@@ -130,14 +130,13 @@ mod tests {
     #[test]
     fn what_is_left_is_what_the_node_says_to_announce() {
         let status = |node: &str, name: &str| {
-            let mut object = ServiceL2Status::default();
-            object.status = Some(ServiceL2StatusStatus {
+            let status = ServiceL2StatusStatus {
                 node: Some(node.to_owned()),
                 service_name: Some(name.to_owned()),
                 service_namespace: Some("shop".to_owned()),
                 ..ServiceL2StatusStatus::default()
-            });
-            object
+            };
+            ServiceL2Status { status: Some(status), ..ServiceL2Status::default() }
         };
         let all = [status("a", "web"), status("b", "db"), status("a", "mail"), ServiceL2Status::default()];
         assert_eq!(announced_from(&all, "a").into_iter().collect::<Vec<_>>(), ["shop/mail", "shop/web"]);

@@ -159,7 +159,7 @@ pub fn list(facts: &Facts, filter: &Filter, options: &Options) -> Listing {
         let id = convert::service_id(service);
         let verdict = verdicts.remove(&id);
         let announcers = announcers.get(&id).cloned().unwrap_or_default();
-        let ours = verdict.as_ref().is_none_or(|verdict| is_for_layer2(verdict));
+        let ours = verdict.as_ref().is_none_or(is_for_layer2);
         if announcers.is_empty() && !ours && filter.one().is_none() {
             continue;
         }

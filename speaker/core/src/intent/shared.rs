@@ -14,15 +14,21 @@ use super::{Candidate, LastResort, WhyNot};
 use crate::l2::election::Standing;
 use crate::view::InterfaceView;
 
+/// The first of the candidates, by index.
+pub(super) type First = [(usize, Standing, u32)];
+/// Names of nodes.
+type Names = Arc<BTreeSet<Arc<str>>>;
+
 /// The lists of one decision.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    orders: BTreeMap<(Vec<(usize, Standing, u32)>, bool), Orders>,
+    /// By first candidates, and whether this node is as good as the first of them.
+    orders: [BTreeMap<Box<First>, Orders>; 2],
     usable: BTreeMap<(SetId, Family), Result<Usable, WhyNot>>,
     indexes: BTreeSet<Arc<BTreeSet<u32>>>,
     /// Of one group of candidates and another: most Services have the same.
-    keepers: Option<(Rc<Candidates>, Arc<BTreeSet<Arc<str>>>)>,
-    nobody: Arc<BTreeSet<Arc<str>>>,
+    keepers: Option<(Rc<Candidates>, Names)>,
+    nobody: Names,
 }
 
 /// The same candidates as verdicts and as announcements list them.
@@ -41,14 +47,10 @@ pub(super) struct Usable {
 }
 
 impl Shared {
-    pub(super) fn orders(
-        &mut self,
-        nodes: &Nodes<'_>,
-        first: &[(usize, Standing, u32)],
-        keeps_here: bool,
-    ) -> Orders {
-        let key = (first.to_vec(), keeps_here);
-        if let Some(known) = self.orders.get(&key) {
+    pub(super) fn orders(&mut self, nodes: &Nodes<'_>, first: &First, keeps_here: bool) -> Orders {
+        let [elsewhere, here] = &mut self.orders;
+        let known = if keeps_here { here } else { elsewhere };
+        if let Some(known) = known.get(first) {
             return known.clone();
         }
         let candidate = |(node, standing, score): &(usize, Standing, u32)| Candidate {
@@ -70,7 +72,7 @@ impl Shared {
             candidates: first.iter().map(candidate).collect(),
             order: order.into_iter().map(|node| nodes.name(node)).collect(),
         };
-        self.orders.insert(key, orders.clone());
+        known.insert(first.into(), orders.clone());
         orders
     }
 
@@ -106,7 +108,7 @@ impl Shared {
         nodes: &Nodes<'_>,
         candidates: &Rc<Candidates>,
         failback: Failback,
-    ) -> Arc<BTreeSet<Arc<str>>> {
+    ) -> Names {
         if failback == Failback::Immediate {
             return Arc::clone(&self.nobody);
         }
