@@ -16,7 +16,7 @@ use patina_e2e::paths;
 
 const NAMESPACE: &str = "metallb-system";
 
-/// An API server with the ten kinds and MetalLB's namespace.
+/// An API server with the eleven kinds and MetalLB's namespace.
 async fn plane() -> ControlPlane {
     let options = Options { controller_manager: false, ..Options::default() };
     let plane = ControlPlane::start(options).await.unwrap();

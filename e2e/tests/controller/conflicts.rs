@@ -29,7 +29,11 @@ async fn an_address_that_was_found_to_be_foreign_before_its_first_use_is_exchang
     stage.has("web", &["192.0.2.1"], "pool").await;
     stage.conflict("web", "192.0.2.1", false).await;
     let web = stage.has("web", &["192.0.2.2"], "pool").await;
-    assert_eq!(condition(&web, "patina.io/Announced"), None, "nothing keeps the new one from being announced");
+    assert_eq!(
+        condition(&web, "patina.io/Announced"),
+        None,
+        "nothing keeps the new one from being announced"
+    );
     let lost = stage.event("Service", "web", "ClearAssignment").await.note.unwrap();
     for part in ["192.0.2.1 is in use by another host", "02:00:00:00:00:66", "node n1"] {
         assert!(lost.contains(part), "{lost}");
