@@ -103,6 +103,11 @@ impl Ownership {
                     entry.hand_over(around, book, now, ip);
                 }
             }
+            // Failback is not immediate any more: whoever leads waits for us.
+            (State::HandingOver, false) if entry.keeps(around) => {
+                entry.rounds = ASKS;
+                entry.ask(book, now, ip);
+            }
             (State::HandingOver | State::Asking, false) => {}
             (State::Following | State::Probing | State::Parked | State::Waiting, false) => {
                 if follows(new, &around.node) {
