@@ -134,6 +134,9 @@ impl Collector for PerIp {
     }
 }
 
+/// Services with their addresses.
+pub type Held = BTreeSet<(ServiceId, IpAddr)>;
+
 /// Which Services this node announces.
 #[derive(Debug)]
 pub struct Announced(Pairs);
@@ -142,7 +145,7 @@ pub struct Announced(Pairs);
 struct Pairs {
     description: Desc,
     node: String,
-    now: Arc<Mutex<Arc<BTreeSet<(ServiceId, IpAddr)>>>>,
+    now: Arc<Mutex<Arc<Held>>>,
 }
 
 impl Announced {
@@ -162,7 +165,7 @@ impl Announced {
     }
 
     /// Exactly these are announced by layer 2 from now on.
-    pub fn set(&mut self, announced: BTreeSet<(ServiceId, IpAddr)>) {
+    pub fn set(&mut self, announced: Held) {
         let mut now = self.0.now.lock().unwrap_or_else(PoisonError::into_inner);
         if **now != announced {
             *now = Arc::new(announced);

@@ -1,6 +1,8 @@
 //! What a speaker holds of each Service, by an allocator that counts. In a program of its own, with one test: others would
 //! be counted too.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
+
 #[path = "memory/api.rs"]
 mod api;
 #[path = "memory/counting.rs"]
