@@ -9,7 +9,7 @@ use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foca::{Config, Foca, Member, NoCustomBroadcast, Notification, PeriodicParams, PostcardCodec, Runtime, State, Timer};
+use foca::{Config, Foca, Member, NoCustomBroadcast, Notification, PeriodicParams, PostcardCodec, Runtime, Timer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -232,10 +232,4 @@ impl Runtime<Identity> for Collected {
         self.count = self.count.wrapping_add(1);
         self.timers.insert((self.now + after, self.count), event);
     }
-}
-
-/// The member's state as foca has it, for tests.
-#[cfg(test)]
-pub(crate) fn active(gossip: &Gossip) -> usize {
-    gossip.foca.iter_membership_state().filter(|member| member.state() != State::Down).count()
 }

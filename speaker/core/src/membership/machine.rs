@@ -21,6 +21,8 @@ const FIRST_ROUND: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Questions that wait for an answer, at most.
 const MAX_PINGS: usize = 1024;
+/// One that stays silent is asked again after this: neither a lost question nor a lost answer shall decide.
+const AGAIN: Duration = Duration::from_millis(25);
 /// How many others are asked about a silent one.
 const HELPERS: usize = 3;
 /// How many members a woken speaker asks at a time.
@@ -46,6 +48,8 @@ pub(super) struct Machine {
     gossip: Gossip,
     /// Where speakers are said to be; `None`: nobody has told yet.
     places: Option<BTreeMap<SocketAddr, Place>>,
+    /// Whom we watch, and since when: one that was another's to watch until now may have been silent to us for long.
+    watching: BTreeMap<Key, Instant>,
     pings: BTreeMap<u64, Asked>,
     nonce: u64,
     began: Instant,
@@ -95,6 +99,7 @@ impl Machine {
             outbox: Outbox::default(),
             gossip,
             places: None,
+            watching: BTreeMap::new(),
             pings: BTreeMap::new(),
             nonce,
             began: now,
@@ -162,10 +167,12 @@ impl Machine {
             return None;
         }
         let tick = self.ticked + self.settings.heartbeat;
-        let silent = self.watched().filter_map(|key| {
-            let peer = self.roster.get(key)?;
-            let patience = if peer.asked.is_some() { self.settings.detect } else { self.doubt() };
-            Some((peer.heard + patience).max(self.judge))
+        let silent = self.watching.iter().filter_map(|(key, since)| {
+            let peer = self.roster.get(*key)?;
+            let heard = peer.heard.max(*since);
+            let verdict = heard + self.settings.detect;
+            let ask = peer.asked.map_or(heard + self.doubt(), |asked| asked + AGAIN);
+            Some(ask.min(verdict).max(self.judge))
         });
         let others = [self.outbox.poll_timeout(), self.gossip.poll_timeout()];
         others.into_iter().flatten().chain(silent).chain([tick]).min()
@@ -192,6 +199,20 @@ impl Machine {
     /// Those whom we watch.
     fn watched(&self) -> impl Iterator<Item = Key> + '_ {
         ring::before(&self.roster.alive, self.me.key, self.settings.watchers)
+    }
+
+    /// The ring may have changed.
+    fn watch(&mut self, now: Instant) {
+        let watched: BTreeSet<Key> = self.watched().collect();
+        self.watching.retain(|key, _| watched.contains(key));
+        for key in watched {
+            if let std::collections::btree_map::Entry::Vacant(new) = self.watching.entry(key) {
+                new.insert(now);
+                if let Some(peer) = self.roster.peers.get_mut(&key) {
+                    peer.asked = None;
+                }
+            }
+        }
     }
 
     /// A deadline of ours that was missed by more than the detection time: the others may have replaced us.
@@ -225,6 +246,14 @@ impl Machine {
             self.send(key, &Body::Heartbeat { said: self.said });
         }
         self.pings.retain(|_, asked| now.saturating_duration_since(asked.at) < PATIENCE);
+        // Nobody has answered for a detection time: we are alone, and better one that answers than none. A minority under
+        // `quorum` stays closed, for as long as the silent ones are not known to be dead.
+        if !self.settings.quorum
+            && self.stalled.is_some_and(|since| now.saturating_duration_since(since) >= self.settings.detect)
+        {
+            self.stalled = None;
+            self.changed = true;
+        }
         if self.stalled.is_some() {
             let witnesses: Vec<Key> = self.roster.alive.iter().copied().collect();
             let start = usize::try_from(self.next_nonce() % 1024).unwrap_or(0);
@@ -308,13 +337,14 @@ impl Machine {
         if now < self.judge {
             return;
         }
-        let watched: Vec<Key> = self.watched().collect();
-        for key in watched {
+        for (key, since) in self.watching.clone() {
             let Some(peer) = self.roster.peers.get_mut(&key) else { continue };
-            let silent = now.saturating_duration_since(peer.heard);
+            let silent = now.saturating_duration_since(peer.heard.max(since));
             if silent >= self.settings.detect && peer.asked.is_some() {
                 self.verdict(now, key, silent);
-            } else if silent >= self.settings.detect.mul_f32(0.55) && peer.asked.is_none() {
+            } else if silent >= self.settings.detect.mul_f32(0.55)
+                && peer.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= AGAIN)
+            {
                 peer.asked = Some(now);
                 self.ping(now, key, None);
                 let helpers: Vec<Key> = ring::after(&self.roster.alive, key, HELPERS + 1)
@@ -373,8 +403,13 @@ impl Machine {
         match self.roster.peers.get_mut(&sender.key) {
             None if introduces => {}
             None => return self.send_at(from, &self.intro(true)),
-            // From a life that is over.
-            Some(peer) if sender.life < peer.life => return,
+            // From a life that is over; or from a later start whose random number is lower. It alone can tell, and goes
+            // beyond what we know.
+            Some(peer) if sender.life < peer.life => {
+                let you = Some(You { life: peer.life, alive: peer.alive(), said: peer.said });
+                let alive = self.count();
+                return self.send_at(from, &Body::Pong { nonce: 0, alive, said: self.said, you });
+            }
             Some(peer) if sender.life == peer.life => match peer.status {
                 Status::Alive => {
                     peer.heard = now;
@@ -427,10 +462,12 @@ impl Machine {
                 let heard = self.roster.get(target).filter(|peer| peer.alive()).map(|peer| peer.heard);
                 let Some(heard) = heard else { return };
                 let age = now.saturating_duration_since(heard);
-                if age < self.settings.heartbeat * 2 {
+                // What was heard here is told at once; what is older than two heartbeats is looked into as well.
+                if age < self.doubt() {
                     let age = u16::try_from(age.as_millis()).ok();
                     self.send(key, &Body::Vouch { nonce, target, age });
-                } else {
+                }
+                if age >= self.settings.heartbeat * 2 {
                     self.ping(now, target, Some((key, nonce)));
                 }
             }
@@ -540,7 +577,13 @@ impl Machine {
 
     /// What another knows of us.
     fn mind(&mut self, now: Instant, you: Option<You>) {
-        if you.is_some_and(|you| !you.alive && you.life == self.me.life) {
+        let Some(you) = you else { return };
+        if you.life.start > self.me.life.start {
+            // An earlier start of this node is known under a higher number: beyond it we are the later one.
+            self.me.life = Life { start: you.life.start.saturating_add(1), renewals: 0 };
+            self.renew(now);
+        } else if you.life == self.me.life && !you.alive || you.life > self.me.life {
+            self.me.life.renewals = you.life.renewals;
             self.renew(now);
         }
     }
@@ -653,6 +696,7 @@ impl Machine {
                 self.send(ready.to, &Body::Verdict { seq, dead });
             }
         }
+        self.watch(now);
         if self.stalled.is_some() && self.roster.alive.is_empty() {
             self.stalled = None;
             self.changed = true;
