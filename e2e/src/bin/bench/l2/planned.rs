@@ -45,7 +45,7 @@ pub(crate) async fn measure(rows: &mut Vec<Row>) -> Result<()> {
     let speaker = release_binary("patina-speaker")?;
     let programs = speaker.parent().map(Path::to_path_buf);
     let options = Options { nodes: NODES, programs, ..Options::default() };
-    let lab = tokio::task::spawn_blocking(move || Lab::up(options, |line| say(line))).await??;
+    let lab = tokio::task::spawn_blocking(move || Lab::up(options, say)).await??;
     let measured = all(&lab, rows).await;
     measured.inspect_err(|_| lab.keep_report())
 }

@@ -37,7 +37,7 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
         (
             "altered",
             "their own datagrams with a bit changed, as with a wrong key",
-            forge(&heard, &stranger, flip_last)?,
+            forge(&heard, &stranger, |payload| flip_last(payload))?,
         ),
         ("junk", "random bytes", junk(stage.lan.nodes(), &stranger)?),
     ];
@@ -60,7 +60,7 @@ fn forge(heard: &[Vec<u8>], stranger: &Stranger, change: impl Fn(&mut Vec<u8>)) 
     heard.iter().map(|frame| forged(frame, stranger.mac, &change)).collect()
 }
 
-fn flip_last(payload: &mut Vec<u8>) {
+fn flip_last(payload: &mut [u8]) {
     if let Some(byte) = payload.last_mut() {
         *byte ^= 1;
     }
