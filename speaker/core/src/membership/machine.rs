@@ -406,6 +406,9 @@ impl Machine {
             // From a life that is over; or from a later start whose random number is lower. It alone can tell, and goes
             // beyond what we know.
             Some(peer) if sender.life < peer.life => {
+                if matches!(body, Body::Pong { .. }) {
+                    return;
+                }
                 let you = Some(You { life: peer.life, alive: peer.alive(), said: peer.said });
                 let alive = self.count();
                 return self.send_at(from, &Body::Pong { nonce: 0, alive, said: self.said, you });
@@ -418,11 +421,18 @@ impl Machine {
                         peer.at = from;
                     }
                 }
-                // It lives, and does not know yet that it was declared dead.
+                // It lives, and was declared dead: it shall know. It may say the same of us. An answer is not answered, or
+                // two who take each other for dead would never stop.
                 Status::Dead(..) => {
                     let you = Some(You { life: peer.life, alive: false, said: peer.said });
                     let alive = self.count();
-                    return self.send_at(from, &Body::Pong { nonce: 0, alive, said: self.said, you });
+                    if !matches!(body, Body::Pong { .. }) {
+                        self.send_at(from, &Body::Pong { nonce: 0, alive, said: self.said, you });
+                    }
+                    if let Body::Ping { you, .. } | Body::Pong { you, .. } = body {
+                        self.mind(now, you);
+                    }
+                    return;
                 }
                 Status::Left => return,
             },
@@ -683,6 +693,7 @@ impl Machine {
                         self.bury(now, identity.key, Down::default());
                     }
                 }
+                Found::Ourselves if self.left => {}
                 Found::Ourselves => self.renew(now),
             }
         }

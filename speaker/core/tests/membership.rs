@@ -1,0 +1,243 @@
+//! The membership of many under a virtual clock: sentences, each over several seeds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed expectation is a failed test
+#![allow(unreachable_pub)] // the swarm is shared with an example
+
+mod swarm;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use patina_speaker_core::membership::{Down, Event, Input, Membership};
+use patina_speaker_core::view::{Member, MemberInterface};
+use swarm::{BAD, LAN, Swarm, name};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn seeds() -> impl Iterator<Item = u64> {
+    let more = std::env::var("PATINA_SEEDS").ok().and_then(|count| count.parse().ok());
+    0..more.unwrap_or(6)
+}
+
+fn each_seed(what: &str, case: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    for seed in seeds() {
+        if let Err(panic) = std::panic::catch_unwind(|| case(seed)) {
+            eprintln!("{what}: failed with seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn all_find_each_other_and_the_first_round_ends() {
+    each_seed("join", |seed| {
+        for (count, network) in [(1, LAN), (2, LAN), (7, BAD), (40, LAN)] {
+            let mut swarm = Swarm::started(count, network, seed);
+            let took = swarm.run_until(MS(5000), Swarm::whole);
+            took.unwrap_or_else(|| panic!("{count} speakers: {:?}", (0..count).map(|node| swarm.machine(node).map(Membership::state)).collect::<Vec<_>>()));
+            assert!((0..count).all(|node| swarm.machine(node).unwrap().state().joined), "{count}");
+        }
+    });
+}
+
+#[test]
+fn a_death_is_known_to_all_within_300_ms_mostly_and_half_a_second_always() {
+    let mut times = Vec::new();
+    for seed in seeds() {
+        for (count, network) in [(3, LAN), (10, BAD), (30, LAN)] {
+            let mut swarm = Swarm::started(count, network, seed);
+            let victim = swarm.below(count as u64) as usize;
+            let pause = swarm.below(50_000);
+            swarm.run(Duration::from_micros(pause));
+            let died = swarm.time();
+            swarm.kill(victim);
+            swarm.run(MS(900));
+            let learnt = swarm.learnt(victim, died);
+            assert_eq!(learnt.len(), count - 1, "seed {seed}, {count} speakers: {learnt:?}");
+            times.push(*learnt.values().max().unwrap());
+            assert!(swarm.false_verdicts(&BTreeSet::from([victim])).is_empty(), "seed {seed}");
+        }
+    }
+    times.sort();
+    assert!(times[times.len() / 2] <= MS(300), "{times:?}");
+    assert!(*times.last().unwrap() <= MS(500), "{times:?}");
+}
+
+#[test]
+fn nobody_that_lives_is_declared_dead_in_ten_bad_minutes() {
+    let mut swarm = Swarm::started(5, BAD, 7);
+    swarm.run(Duration::from_secs(600));
+    let wrong = swarm.false_verdicts(&BTreeSet::new());
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(swarm.whole());
+}
+
+#[test]
+fn one_that_leaves_is_gone_at_once_and_nobody_asks_for_it() {
+    each_seed("leave", |seed| {
+        let mut swarm = Swarm::started(5, LAN, seed);
+        swarm.input(2, Input::Leave);
+        swarm.run(MS(20));
+        swarm.kill(2);
+        for node in [0, 1, 3, 4] {
+            let state = swarm.machine(node).unwrap().state();
+            assert!(!state.members.contains_key(&name(2)));
+            assert_eq!(state.down.get(&name(2)), Some(&Down::Left));
+        }
+    });
+}
+
+#[test]
+fn what_a_speaker_says_reaches_all_although_messages_are_lost() {
+    each_seed("say", |seed| {
+        let mut swarm = Swarm::started(12, BAD, seed);
+        let interface = MemberInterface { name: "eth0".into(), mac: [2; 6], up: true, ..Default::default() };
+        let say = Member { draining: true, interfaces: Some(vec![interface]), ..Member::default() };
+        swarm.input(3, Input::Say(say.clone()));
+        let knows = |machine: &Membership| machine.state().members.get(&name(3)) == Some(&say);
+        let all = |swarm: &Swarm| (0..12).all(|node| knows(swarm.machine(node).unwrap()));
+        let took = swarm.run_until(MS(2000), all).expect("all know");
+        assert!(took <= MS(1500), "{took:?}");
+        let stations = swarm.machine(0).unwrap().state().stations;
+        assert_eq!(stations.get(&[2; 6]).map(|node| &**node), Some(name(3).as_str()));
+    });
+}
+
+#[test]
+fn a_restart_that_nobody_missed_makes_it_start_anew() {
+    each_seed("restart", |seed| {
+        let mut swarm = Swarm::started(4, LAN, seed);
+        swarm.kill(1);
+        swarm.run(MS(60));
+        let before = swarm.told.len();
+        swarm.start(1);
+        swarm.run(MS(300));
+        let up = |by| {
+            swarm.told[before..].iter().any(|told| told.by == by && told.event == Event::Up { node: name(1) })
+        };
+        assert!([0, 2, 3].into_iter().all(up));
+        assert!(swarm.whole());
+        let downs = swarm.false_verdicts(&BTreeSet::new());
+        assert!(downs.is_empty(), "{downs:?}");
+    });
+}
+
+#[test]
+fn a_speaker_that_stalls_is_replaced_fences_itself_and_comes_back() {
+    each_seed("stall", |seed| {
+        let mut swarm = Swarm::started(5, LAN, seed);
+        let stopped = swarm.time();
+        let lease = swarm.machine(2).unwrap().answer_until().expect("it answers");
+        swarm.pause(2, MS(1000));
+        swarm.run(MS(700));
+        assert_eq!(swarm.learnt(2, stopped).len(), 4, "the others replaced it");
+        assert_eq!(swarm.machine(2).unwrap().answer_until(), Some(lease), "and its lease ran out by itself");
+        let woken = swarm.run_until(MS(1000), |swarm| {
+            swarm.told.iter().any(|told| told.by == 2 && told.event == Event::Fenced)
+        });
+        assert!(woken.is_some());
+        let back =
+            swarm.run_until(MS(2000), |swarm| swarm.whole() && !swarm.machine(2).unwrap().state().fenced);
+        assert!(back.is_some_and(|back| back < MS(500)), "{back:?}");
+        // Nobody else fell.
+        assert!(swarm.false_verdicts(&BTreeSet::from([2])).is_empty());
+    });
+}
+
+#[test]
+fn a_short_stall_harms_nobody() {
+    each_seed("short stall", |seed| {
+        let mut swarm = Swarm::started(6, LAN, seed);
+        for round in 0..20 {
+            swarm.pause(round % 6, MS(120));
+            swarm.run(MS(400));
+        }
+        assert!(swarm.false_verdicts(&BTreeSet::new()).is_empty());
+        assert!(!swarm.told.iter().any(|told| told.event == Event::Fenced));
+    });
+}
+
+#[test]
+fn alone_it_is_let_in_by_nobody_and_opens_after_a_detection_time() {
+    let mut swarm = Swarm::started(3, LAN, 1);
+    swarm.kill(0);
+    swarm.kill(2);
+    swarm.pause(1, MS(1000));
+    swarm.run(MS(1100));
+    assert!(swarm.machine(1).unwrap().state().fenced);
+    swarm.run(MS(600));
+    assert!(!swarm.machine(1).unwrap().state().fenced);
+    assert!(swarm.machine(1).unwrap().answer_until().is_some());
+}
+
+#[test]
+fn two_halves_elect_and_find_each_other_again_within_a_probe_period() {
+    each_seed("partition", |seed| {
+        for (count, other) in [(3, vec![0]), (6, vec![0, 1, 2]), (9, vec![4, 5])] {
+            let mut swarm = Swarm::started(count, LAN, seed);
+            swarm.part(&other);
+            swarm.run(Duration::from_secs(5));
+            let side = |wanted: bool| -> BTreeSet<String> {
+                (0..count).filter(|node| other.contains(node) == wanted).map(name).collect()
+            };
+            for node in 0..count {
+                assert_eq!(swarm.members(node), side(other.contains(&node)), "{count}, node {node}");
+            }
+            swarm.heal();
+            let whole = swarm.run_until(Duration::from_secs(5), Swarm::whole).expect("whole again");
+            assert!(whole <= MS(400), "{count}: {whole:?}");
+            swarm.run(Duration::from_secs(2));
+            assert!(swarm.whole(), "and it stays so");
+        }
+    });
+}
+
+#[test]
+fn a_long_partition_heals_as_well() {
+    let mut swarm = Swarm::started(6, LAN, 3);
+    swarm.part(&[0, 1]);
+    swarm.run(Duration::from_secs(180));
+    swarm.heal();
+    let whole = swarm.run_until(Duration::from_secs(10), Swarm::whole).expect("whole again");
+    assert!(whole <= MS(1500), "{whole:?}");
+}
+
+#[test]
+fn under_quorum_the_minority_answers_nothing() {
+    let mut swarm = Swarm::new(5, LAN, 5);
+    swarm.quorum = true;
+    for node in 0..5 {
+        swarm.start(node);
+    }
+    swarm.run(Duration::from_secs(2));
+    swarm.part(&[0, 1]);
+    swarm.run(Duration::from_secs(3));
+    for node in 0..5 {
+        let machine = swarm.machine(node).unwrap();
+        assert_eq!(machine.answer_until().is_none(), node < 2, "node {node}");
+    }
+    swarm.heal();
+    swarm.run(Duration::from_secs(2));
+    assert!((0..5).all(|node| swarm.machine(node).unwrap().answer_until().is_some()));
+}
+
+#[test]
+fn the_arcs_change_only_with_what_is_in_them() {
+    let mut swarm = Swarm::started(4, LAN, 9);
+    let before = swarm.machine(0).unwrap().state();
+    swarm.run(Duration::from_secs(5));
+    let after = swarm.machine(0).unwrap().state();
+    assert!(Arc::ptr_eq(&before.members, &after.members) && Arc::ptr_eq(&before.stations, &after.stations));
+}
+
+#[test]
+fn the_traffic_of_each_stays_the_same_however_many_there_are() {
+    let rate = |count| {
+        let mut swarm = Swarm::started(count, LAN, 2);
+        let before = swarm.messages;
+        swarm.run(Duration::from_secs(5));
+        (swarm.messages - before) as f64 / 5.0 / count as f64
+    };
+    let (few, many) = (rate(5), rate(60));
+    assert!(many < few * 1.3, "{few} and {many} messages a second");
+}
