@@ -34,7 +34,12 @@ fn all_find_each_other_and_the_first_round_ends() {
         for (count, network) in [(1, LAN), (2, LAN), (7, BAD), (40, LAN)] {
             let mut swarm = Swarm::started(count, network, seed);
             let took = swarm.run_until(MS(5000), Swarm::whole);
-            took.unwrap_or_else(|| panic!("{count} speakers: {:?}", (0..count).map(|node| swarm.machine(node).map(Membership::state)).collect::<Vec<_>>()));
+            took.unwrap_or_else(|| {
+                panic!(
+                    "{count} speakers: {:?}",
+                    (0..count).map(|node| swarm.machine(node).map(Membership::state)).collect::<Vec<_>>()
+                )
+            });
             assert!((0..count).all(|node| swarm.machine(node).unwrap().state().joined), "{count}");
         }
     });
