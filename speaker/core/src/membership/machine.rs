@@ -279,7 +279,8 @@ impl Machine {
             // Its former watchers often, all others seldom.
             let mut ring = self.roster.alive.clone();
             ring.insert(self.me.key);
-            let watched = ring::after(&ring, key, self.settings.watchers).any(|watcher| watcher == self.me.key);
+            let watched =
+                ring::after(&ring, key, self.settings.watchers).any(|watcher| watcher == self.me.key);
             let jitter = Duration::from_millis(self.next_nonce() % 50);
             let Some(peer) = self.roster.peers.get_mut(&key) else { continue };
             let Status::Dead(since, _) = peer.status else { continue };
@@ -448,7 +449,11 @@ impl Machine {
         match body {
             Body::Heartbeat { said } => self.ask_what_it_says(key, said),
             Body::Ping { nonce, said, you, .. } => {
-                let known = self.roster.get(key).map(|peer| You { life: peer.life, alive: peer.alive(), said: peer.said });
+                let known = self.roster.get(key).map(|peer| You {
+                    life: peer.life,
+                    alive: peer.alive(),
+                    said: peer.said,
+                });
                 let alive = self.count();
                 self.send_at(from, &Body::Pong { nonce, alive, said: self.said, you: known });
                 self.ask_what_it_says(key, said);
@@ -541,7 +546,8 @@ impl Machine {
         let was_alive = before.as_ref().is_some_and(Peer::alive);
         let older = before.as_ref().is_some_and(|peer| !restarted && peer.said > said);
         let node = who.name.clone();
-        let at = if who.addresses.contains(&from) { from } else { who.addresses.first().copied().unwrap_or(from) };
+        let at =
+            if who.addresses.contains(&from) { from } else { who.addresses.first().copied().unwrap_or(from) };
         let (said_then, member) = match &before {
             Some(peer) if older => (peer.said, peer.member.clone()),
             _ => (said, member),
@@ -606,8 +612,13 @@ impl Machine {
         self.gossip.renew(now, Identity::new(Arc::clone(&self.who), self.me.life), alive.into_iter());
         self.tell_all(now);
         // Those who took us for dead may be dead for us.
-        let dead: Vec<Key> =
-            self.roster.peers.iter().filter(|(_, peer)| matches!(peer.status, Status::Dead(..))).map(|(key, _)| *key).collect();
+        let dead: Vec<Key> = self
+            .roster
+            .peers
+            .iter()
+            .filter(|(_, peer)| matches!(peer.status, Status::Dead(..)))
+            .map(|(key, _)| *key)
+            .collect();
         for key in dead {
             self.introduce_to(key);
         }
@@ -640,7 +651,8 @@ impl Machine {
         }
         let nonce = self.next_nonce();
         self.pings.insert(nonce, Asked { target, at: now, on_behalf });
-        let you = self.roster.get(target).map(|peer| You { life: peer.life, alive: peer.alive(), said: peer.said });
+        let you =
+            self.roster.get(target).map(|peer| You { life: peer.life, alive: peer.alive(), said: peer.said });
         let alive = self.count();
         self.send(target, &Body::Ping { nonce, alive, said: self.said, you });
     }
@@ -685,9 +697,8 @@ impl Machine {
                     }
                 }
                 Found::Down(identity) => {
-                    let fresh = |peer: &&Peer| {
-                        now.saturating_duration_since(peer.heard) < self.settings.detect
-                    };
+                    let fresh =
+                        |peer: &&Peer| now.saturating_duration_since(peer.heard) < self.settings.detect;
                     let same = |peer: &&Peer| peer.life == identity.life;
                     if self.roster.get(identity.key).filter(same).filter(|peer| !fresh(peer)).is_some() {
                         self.bury(now, identity.key, Down::default());

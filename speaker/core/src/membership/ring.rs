@@ -47,7 +47,8 @@ mod tests {
             let all = names(count);
             for &watcher in &all {
                 for &watched in &all {
-                    let others = |of: Key| all.iter().copied().filter(|key| *key != of).collect::<BTreeSet<_>>();
+                    let others =
+                        |of: Key| all.iter().copied().filter(|key| *key != of).collect::<BTreeSet<_>>();
                     let follows = after(&others(watched), watched, 3).any(|key| key == watcher);
                     let watches = before(&others(watcher), watcher, 3).any(|key| key == watched);
                     assert_eq!(follows, watches, "{count} members");

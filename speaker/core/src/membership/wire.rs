@@ -12,7 +12,6 @@
 //! Parsing is total, and bounded by [`MAX_MESSAGE`]. What a later version adds at the end of a body is not looked at, and a
 //! kind that this version does not know is an error that costs nothing: the message is skipped.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +20,7 @@ use super::ring::{self, Key};
 use crate::view::Member;
 
 /// No message is longer: with the envelope's overhead it fits into an Ethernet frame.
-pub const MAX_MESSAGE: usize = 1200;
+pub(crate) const MAX_MESSAGE: usize = 1200;
 /// Of this format.
 const VERSION: u8 = 1;
 /// Addresses of one speaker: two families, and room for a change.
@@ -208,20 +207,4 @@ fn check_member(member: &Member) -> Result<(), Unreadable> {
 fn check_subnet((address, length): (IpAddr, u8)) -> Result<(), Unreadable> {
     let longest = if address.is_ipv4() { 32 } else { 128 };
     (length <= longest).then_some(()).ok_or(Unreadable::Bounds("subnet"))
-}
-
-/// Whether an address is in a subnet.
-pub(crate) fn within(address: IpAddr, subnet: (IpAddr, u8)) -> bool {
-    let bits = |address: IpAddr| match address {
-        IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 4),
-        IpAddr::V6(v6) => (v6.to_bits(), 6),
-    };
-    let ((address, family), (net, of)) = (bits(address), bits(subnet.0));
-    let differs = (address ^ net).checked_shr(if family == 4 { 128 - u32::from(subnet.1.min(32)) } else { 128 - u32::from(subnet.1.min(128)) });
-    family == of && (subnet.1 == 0 || differs == Some(0))
-}
-
-/// Whether any address is in the subnet.
-pub(crate) fn any_within<'a>(addresses: impl IntoIterator<Item = &'a IpAddr>, subnets: &BTreeSet<(IpAddr, u8)>) -> bool {
-    addresses.into_iter().any(|address| subnets.iter().any(|subnet| within(*address, *subnet)))
 }
