@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 #[allow(dead_code)] // shared with speaker_l2.rs, which uses all of it
-#[path = "speaker_l2/observers.rs"]
-mod observers;
+#[path = "speaker_l2/programs.rs"]
+mod programs;
 #[allow(dead_code)]
 #[path = "speaker_l2/wire.rs"]
 mod wire;

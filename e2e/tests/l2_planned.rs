@@ -91,7 +91,7 @@ impl Client<'_> {
 }
 
 /// Traffic through the address while `work` is done.
-fn loses_nothing(lab: &Lab, work: impl FnOnce(&Client) -> Result<()>) -> Result<()> {
+fn loses_nothing(lab: &Lab, work: impl FnOnce(&Client<'_>) -> Result<()>) -> Result<()> {
     let pods = wait_for(lab.pods("default", "app=sample-app", 3))?;
     let names = pods.iter().filter_map(|pod| pod.metadata.name.as_deref());
     let _echoes = names.map(|name| Echo::start(&lab.netns(name)?, ECHO)).collect::<Result<Vec<_>>>()?;

@@ -16,5 +16,7 @@ mod interfaces;
 mod ndp;
 #[path = "speaker_l2/observers.rs"]
 mod observers;
+#[path = "speaker_l2/programs.rs"]
+mod programs;
 #[path = "speaker_l2/wire.rs"]
 mod wire;

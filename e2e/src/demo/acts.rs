@@ -14,7 +14,7 @@ use super::story::{Story, seconds};
 use crate::client::requests;
 use crate::lab::plan::{CLIENT_V4, NodePlan};
 use crate::lab::topology::mac_text;
-use crate::lab::{Lab, NODE_GRACE};
+use crate::lab::Lab;
 use crate::neighbour::{ANSWER, Watch};
 
 const CONFIG_MAP: &str = include_str!("../../tutorials/metallb-0.11-configmap.yaml");
@@ -188,10 +188,6 @@ impl Act<'_> {
             heir.name,
             seconds(claim.at - killed),
             PROBE_EVERY.as_millis()
-        ));
-        self.story.say(&format!(
-            "(In this version a node counts as dead when the API server says so, here after {} of silence.)",
-            NODE_GRACE
         ));
         Ok(dead)
     }

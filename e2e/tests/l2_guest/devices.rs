@@ -3,7 +3,7 @@
 use patina_e2e::netns::Netns;
 use patina_e2e::wait::{self, Seen, secs};
 
-use crate::observers::{Capture, arping, ndisc6};
+use crate::programs::{Capture, arping, ndisc6};
 use crate::wire::{VIP, VIP6, Wire, show};
 
 const BOND_MAC: &str = "02:00:00:00:00:b1";

@@ -6,7 +6,7 @@ use patina_speaker_core::l2::duty::{ClaimKind, Mode};
 use patina_speaker_core::l2::wire::ndp::Advertisement;
 
 use crate::frames::{Arp, BAD, transmit};
-use crate::observers::{Capture, arping, ndisc6};
+use crate::programs::{Capture, arping, ndisc6};
 use crate::wire::{OTHER, VIP, VIP6, Wire, show};
 
 #[test]

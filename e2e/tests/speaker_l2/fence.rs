@@ -7,7 +7,7 @@ use patina_speaker::l2::socket::Protocol;
 use patina_speaker_core::l2::duty::{ClaimKind, Mode};
 
 use crate::frames::{Arp, BAD, GOOD, transmit};
-use crate::observers::{Capture, arping};
+use crate::programs::{Capture, arping};
 use crate::wire::{OTHER, VIP, Wire, show};
 
 const FENCED: &str = "patina_l2_dropped_total{reason=\"fenced\"}";

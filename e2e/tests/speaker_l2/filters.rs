@@ -9,7 +9,7 @@ use patina_speaker_core::l2::filter;
 use socket2::SockFilter;
 
 use crate::frames::{Arp, BAD, GOOD, transmit};
-use crate::observers::{Capture, arping, ndisc6};
+use crate::programs::{Capture, arping, ndisc6};
 use crate::wire::{VIP, VIP6, Wire, show};
 
 const FRAMES: &str = "patina_l2_frames_total";

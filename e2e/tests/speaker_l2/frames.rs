@@ -7,7 +7,7 @@ use patina_speaker::l2::socket::{FrameSocket, Protocol};
 use patina_speaker_core::l2::duty::Mode;
 use socket2::SockFilter;
 
-use crate::observers::Capture;
+use crate::programs::Capture;
 use crate::wire::{OTHER, VIP, VIP6, Wire, show};
 
 pub(crate) const GOOD: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];

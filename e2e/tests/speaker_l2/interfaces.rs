@@ -2,7 +2,7 @@
 
 use patina_e2e::wait::{self, Seen, secs};
 
-use crate::observers::{Capture, arping, ndisc6};
+use crate::programs::{Capture, arping, ndisc6};
 use crate::wire::{VIP, VIP6, Wire, show};
 
 const GRATUITOUS: &str = "arp[6:2] == 1 and arp host 172.25.7.100 and arp src host 172.25.7.100";

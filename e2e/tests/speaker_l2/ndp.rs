@@ -7,7 +7,7 @@ use patina_speaker::l2::socket::Protocol;
 use patina_speaker_core::l2::wire::ndp::{Envelope, Solicitation, group_mac, solicited_node};
 
 use crate::frames::transmit;
-use crate::observers::{Capture, ndisc6};
+use crate::programs::{Capture, ndisc6};
 use crate::wire::{VIP6, Wire, show};
 
 fn solicitation(wire: &Wire, source: &str, with_option: bool) -> Vec<u8> {

@@ -51,13 +51,17 @@ impl Speaker {
         if news.fenced && !before.fenced && before.joined {
             self.metrics.fences.inc();
         }
-        let unfenced = before.fenced && !news.fenced;
-        if unfenced || returned(&before, news) {
+        if before.fenced && !news.fenced {
+            state.ownership.handle(now, ownership::Input::Woken);
+        } else if returned(&before, news) {
             state.ownership.handle(now, ownership::Input::Rejoined);
         }
         let mut members = (*news.members).clone();
         // Of ourselves we know best, and before the others do.
-        members.insert(self.settings.node_name.clone(), ourselves(state));
+        let told = members.insert(self.settings.node_name.clone(), ourselves(state));
+        if let (Some(told), Some(us)) = (told, members.get_mut(&self.settings.node_name)) {
+            isolated_as_told(us, &told);
+        }
         replace(&mut state.members, members)
     }
 }
@@ -66,6 +70,14 @@ impl Speaker {
 fn returned(before: &membership::State, now: &membership::State) -> bool {
     let dead: &BTreeMap<String, Down> = &before.down;
     dead.iter().any(|(node, how)| *how != Down::Left && now.members.contains_key(node))
+}
+
+/// Which of our interfaces reach nobody is for the membership to say, and the others know it from there.
+fn isolated_as_told(us: &mut Member, told: &Member) {
+    for interface in us.interfaces.iter_mut().flatten() {
+        interface.isolated =
+            told.interfaces.iter().flatten().any(|other| other.name == interface.name && other.isolated);
+    }
 }
 
 fn ourselves(state: &State) -> Member {

@@ -58,7 +58,10 @@ impl<'a> Rules<'a> {
         let ours = self.options.lb_class.as_deref().filter(|class| !class.is_empty());
         let found = service.class.as_deref();
         if found != ours {
-            return Err(WhyNot::OtherClass { ours: ours.map(str::to_owned), found: found.map(str::to_owned) });
+            return Err(WhyNot::OtherClass {
+                ours: ours.map(str::to_owned),
+                found: found.map(str::to_owned),
+            });
         }
         let Some(first) = service.ingress.first() else {
             let text = &service.ingress_text;

@@ -122,13 +122,6 @@ impl Ownership {
 }
 
 impl Entry {
-    fn take(&mut self, new: &L2Announcement) {
-        self.interfaces = Arc::clone(&new.interfaces);
-        self.order = Arc::clone(&new.order);
-        self.leads = new.leads;
-        self.failback = new.failback;
-    }
-
     /// We lead and do not answer; somebody may.
     pub(super) fn wait_or_announce(
         &mut self,
@@ -138,7 +131,7 @@ impl Entry {
         ip: IpAddr,
     ) {
         debug_assert!(self.mode() < Mode::Answer);
-        let held = self.holder.as_ref().is_some_and(|(holder, _)| self.lists(holder));
+        let held = self.holder.as_ref().is_some_and(|(holder, _)| self.may_keep(holder));
         if held && self.patience().is_none_or(|end| end > now) {
             self.wait(around, book, now, ip);
         } else {
@@ -153,4 +146,5 @@ fn same(known: &L2Announcement, new: &L2Announcement) -> bool {
         && known.failback == new.failback
         && known.interfaces == new.interfaces
         && known.order == new.order
+        && known.keepers == new.keepers
 }

@@ -112,8 +112,10 @@ pub enum Input {
     /// The MAC addresses of all speakers, dead ones too, with their nodes; not our own. They are never foreign. Before the first of
     /// these (an empty one will do) nobody is.
     Stations(Arc<BTreeMap<Mac, Arc<str>>>),
-    /// We stalled and have been let back in, or a partition has healed: whoever contradicts us shall hear us.
+    /// A partition has healed: whoever contradicts us shall hear us.
     Rejoined,
+    /// We stalled, or were fenced, and have been let back in: what we held may be another's.
+    Woken,
     /// We end: everything is handed over. Nothing new is taken any more.
     Leave,
 }
@@ -197,7 +199,8 @@ impl Ownership {
             Input::Decided(wanted) => self.decided(now, wanted),
             Input::Heard(claim) => self.heard(now, &claim),
             Input::Stations(stations) => self.stations(now, stations),
-            Input::Rejoined => self.rejoined(now),
+            Input::Rejoined => self.rejoined(now, false),
+            Input::Woken => self.rejoined(now, true),
             Input::Leave => self.leave(now),
         }
     }
@@ -250,13 +253,20 @@ impl Ownership {
         self.entries.get(&ip).map(|entry| entry.state)
     }
 
-    /// Looks at all of them: after a stall, or a partition, each may have been taken by another.
-    fn rejoined(&mut self, now: Instant) {
-        for (ip, entry) in &mut self.entries {
+    /// Looks at all of them: after a stall, or a partition, each may have been taken by another. `woken`: it was us who
+    /// were away, so that others had every reason to take them.
+    fn rejoined(&mut self, now: Instant, woken: bool) {
+        let Self { around, entries, book, .. } = self;
+        for (ip, entry) in entries {
             match entry.state {
-                State::Announcing | State::Asking => entry.speak_up(&mut self.book, *ip),
+                // Whoever took it in the meantime keeps it, when failback is not immediate; asking finds it.
+                State::Announcing | State::Asking if woken && entry.may_be_held(around) => {
+                    entry.end(book, *ip, Gave::Withdrawn);
+                    entry.start_probing(around, book, now, *ip);
+                }
+                State::Announcing => entry.speak_up(book, *ip),
                 // What was asked while the fence was closed was not sent.
-                State::Probing => entry.probe(&self.around, &mut self.book, now, *ip),
+                State::Probing => entry.probe(around, book, now, *ip),
                 _ => {}
             }
         }

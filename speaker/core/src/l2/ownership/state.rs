@@ -44,6 +44,8 @@ pub(super) struct Conflict {
 pub(super) struct Entry {
     pub(super) interfaces: Arc<BTreeSet<u32>>,
     pub(super) order: Arc<[Arc<str>]>,
+    /// Who may keep it when failback is not immediate, also those that `order` has no room for.
+    keepers: Arc<BTreeSet<Arc<str>>>,
     pub(super) leads: bool,
     pub(super) failback: Failback,
     /// Since when we lead; meaningless while we do not.
@@ -96,6 +98,7 @@ impl Entry {
         Self {
             interfaces: Arc::clone(&wanted.interfaces),
             order: Arc::clone(&wanted.order),
+            keepers: Arc::clone(&wanted.keepers),
             leads: wanted.leads,
             failback: wanted.failback,
             led_since: now,
@@ -138,6 +141,20 @@ impl Entry {
             (Some(theirs), Some(ours)) if !around.leaving && (self.leads || theirs > ours) => Rank::Behind,
             (Some(_), _) => Rank::Ahead,
         }
+    }
+
+    /// What a decision says.
+    pub(super) fn take(&mut self, new: &L2Announcement) {
+        self.interfaces = Arc::clone(&new.interfaces);
+        self.order = Arc::clone(&new.order);
+        self.keepers = Arc::clone(&new.keepers);
+        self.leads = new.leads;
+        self.failback = new.failback;
+    }
+
+    /// Whether this node may go on holding it.
+    pub(super) fn may_keep(&self, node: &str) -> bool {
+        self.keepers.contains(node) || self.lists(node)
     }
 
     pub(super) fn lists(&self, node: &str) -> bool {
