@@ -61,7 +61,7 @@ pub struct Settings {
     pub membership_heartbeat: u64,
 
     /// Milliseconds after which a silent speaker is dead (200 to 60000); for tests.
-    #[arg(long, hide = true, default_value_t = 220, value_parser = clap::value_parser!(u64).range(200..=60_000))]
+    #[arg(long, hide = true, default_value_t = 250, value_parser = clap::value_parser!(u64).range(200..=60_000))]
     pub membership_detect: u64,
 
     /// Accepted and without effect, as in MetalLB.

@@ -9,8 +9,9 @@ use super::gossip::{Found, Gossip, Identity};
 use super::outbox::Outbox;
 use super::ring::{self, Key};
 use super::roster::{Peer, Roster, Status};
+use super::segments::{Other, Segments};
 use super::wire::{self, Body, Dead, Life, Sender, Who, You};
-use super::{Down, Event, Input, Output, Settings, State};
+use super::{Down, Event, Input, Output, Settings, State, segments};
 use crate::view::{Member, Members};
 
 /// The lease ends so much before the others may take us to be dead.
@@ -46,6 +47,7 @@ pub(super) struct Machine {
     roster: Roster,
     outbox: Outbox,
     gossip: Gossip,
+    segments: Segments,
     /// Where speakers are said to be; `None`: nobody has told yet.
     places: Option<BTreeMap<SocketAddr, Place>>,
     /// Whom we watch, and since when: one that was another's to watch until now may have been silent to us for long.
@@ -98,6 +100,7 @@ impl Machine {
             roster: Roster::default(),
             outbox: Outbox::default(),
             gossip,
+            segments: Segments::new(now),
             places: None,
             watching: BTreeMap::new(),
             pings: BTreeMap::new(),
@@ -124,12 +127,8 @@ impl Machine {
         match input {
             Input::Received { from, message } => self.received(now, from, &message),
             Input::Peers(places) => self.places(now, &places),
-            Input::Say(member) => {
-                self.say = wire::fitting(self.me, &self.who, member);
-                self.said = self.said.saturating_add(1);
-                self.changed = true;
-                self.tell_all(now);
-            }
+            Input::Say(member) => self.say(now, member),
+            Input::Listen(addresses) => self.segments.listen(addresses),
             Input::Hint { node } => {
                 let key = ring::key(&node);
                 if self.roster.get(key).is_some_and(|peer| !peer.alive()) {
@@ -264,6 +263,61 @@ impl Machine {
         }
         self.knock(now);
         self.join(now);
+        self.ask_on_segments(now);
+    }
+
+    /// What we say of ourselves from now on.
+    fn say(&mut self, now: Instant, mut member: Member) {
+        self.segments.mark(&mut member);
+        self.say = wire::fitting(self.me, &self.who, member);
+        self.said = self.said.saturating_add(1);
+        self.changed = true;
+        self.tell_all(now);
+    }
+
+    /// Asks others on the segments that they and we are on.
+    fn ask_on_segments(&mut self, now: Instant) {
+        if !self.segments.is_due(now) {
+            return;
+        }
+        let nonce = self.next_nonce();
+        let roster = &self.roster;
+        let other =
+            |(key, peer): (&Key, &'_ Peer)| Other { key: *key, member: &peer.member, at: peer.at, heard: peer.heard };
+        let (questions, changed) = self.segments.round(
+            now,
+            self.settings.detect,
+            &self.say,
+            &self.settings.addresses,
+            || roster.alive().map(other).collect(),
+            nonce,
+        );
+        for question in questions {
+            self.send_at(question.to, &Body::SegmentPing { nonce: question.nonce, subnet: question.subnet });
+            if question.lives {
+                self.ping(now, question.key, None);
+            }
+        }
+        if changed {
+            self.say(now, self.say.clone());
+        }
+    }
+
+    /// A question on a segment, or an answer. That somebody is heard there says nothing about the network of the membership,
+    /// so it is no sign of life: whoever is silent there is dead, although it may be reached on another way.
+    fn heard_on_segment(&mut self, now: Instant, from: SocketAddr, sender: Sender, body: &Body) {
+        let known = self.roster.get(sender.key).is_some_and(|peer| peer.alive() && peer.life == sender.life);
+        match *body {
+            Body::SegmentPing { nonce, subnet } if known && segments::contains(subnet, from.ip()) => {
+                self.send_at(from, &Body::SegmentPong { nonce, subnet });
+            }
+            Body::SegmentPong { nonce, subnet }
+                if known && self.segments.answered(now, sender.key, from.ip(), subnet, nonce) =>
+            {
+                self.say(now, self.say.clone());
+            }
+            _ => {}
+        }
     }
 
     /// Asks the dead.
@@ -353,6 +407,9 @@ impl Machine {
                     .take(HELPERS)
                     .collect();
                 let nonce = self.next_nonce();
+                if self.pings.len() < MAX_PINGS {
+                    self.pings.insert(nonce, Asked { target: key, at: now, on_behalf: None });
+                }
                 for helper in helpers {
                     self.send(helper, &Body::AskAbout { nonce, target: key });
                 }
@@ -400,6 +457,9 @@ impl Machine {
         if sender.key == self.me.key {
             return;
         }
+        if matches!(body, Body::SegmentPing { .. } | Body::SegmentPong { .. }) {
+            return self.heard_on_segment(now, from, sender, &body);
+        }
         let introduces = matches!(body, Body::Intro { .. });
         match self.roster.peers.get_mut(&sender.key) {
             None if introduces => {}
@@ -417,6 +477,7 @@ impl Machine {
             Some(peer) if sender.life == peer.life => match peer.status {
                 Status::Alive => {
                     peer.heard = now;
+                    peer.direct = now;
                     peer.asked = None;
                     if peer.at != from && peer.who.addresses.contains(&from) {
                         peer.at = from;
@@ -474,7 +535,7 @@ impl Machine {
                 }
             }
             Body::AskAbout { nonce, target } => {
-                let heard = self.roster.get(target).filter(|peer| peer.alive()).map(|peer| peer.heard);
+                let heard = self.roster.get(target).filter(|peer| peer.alive()).map(|peer| peer.direct);
                 let Some(heard) = heard else { return };
                 let age = now.saturating_duration_since(heard);
                 // What was heard here is told at once; what is older than two heartbeats is looked into as well.
@@ -486,9 +547,11 @@ impl Machine {
                     self.ping(now, target, Some((key, nonce)));
                 }
             }
-            Body::Vouch { target, age, .. } => {
+            Body::Vouch { nonce, target, age } => {
                 let Some(age) = age else { return };
-                let heard = now.checked_sub(Duration::from_millis(age.into())).unwrap_or(now);
+                let Some(asked) = self.pings.get(&nonce).filter(|asked| asked.target == target) else { return };
+                // The age was true after we had asked: it is so old at least.
+                let Some(heard) = asked.at.checked_sub(Duration::from_millis(age.into())) else { return };
                 if let Some(peer) = self.roster.peers.get_mut(&target).filter(|peer| peer.alive())
                     && heard > peer.heard
                 {
@@ -520,6 +583,7 @@ impl Machine {
             Body::VerdictAck { seq } => self.outbox.verdicts_arrived(key, seq),
             Body::Farewell => self.bury(now, key, Down::Left),
             Body::Gossip => self.gossip.handle(now, rest),
+            // See `heard_on_segment`.
             Body::SegmentPing { .. } | Body::SegmentPong { .. } => {}
         }
     }
@@ -558,6 +622,7 @@ impl Machine {
             life: sender.life,
             status: Status::Alive,
             heard: now,
+            direct: now,
             said: said_then,
             member,
             at,

@@ -5,6 +5,7 @@
 //!  datagram <── Envelope::seal <── Membership::poll_output (Send)
 //!                                     │ gossip    foca (SWIM): the list, its spread, joins, the slow net under everything
 //!                                     │ liveness  heartbeats to a few watchers on a ring of names: death within 300 ms
+//!                                     │ segments do we reach the others where VIPs are, and not only where the messages go?
 //!                                     │ news      what a speaker says of itself, to everybody at once, until acknowledged
 //!                                     └ fence     a speaker that stalled answers nothing until it has heard from the others
 //! ```
@@ -12,7 +13,7 @@
 //! Two sans-IO machines: [`Membership`] knows nothing of keys, [`envelope::Envelope`] nothing of members.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ mod machine;
 mod outbox;
 mod ring;
 mod roster;
+mod segments;
 mod wire;
 
 /// What can be set.
@@ -61,6 +63,9 @@ pub enum Input {
     Peers(BTreeSet<SocketAddr>),
     /// What we say of ourselves from now on. Told to everybody at once.
     Say(Member),
+    /// Further addresses of our interfaces at which we receive, at the port of the membership; what is sent into their subnets
+    /// goes out from them. Speakers ask each other there whether their segments are whole. What is not named here is not asked.
+    Listen(BTreeSet<IpAddr>),
     /// A frame on the wire shows that this node lives: ask it, if it is taken to be dead.
     Hint {
         /// Its name.

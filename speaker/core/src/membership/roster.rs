@@ -30,6 +30,9 @@ pub(super) struct Peer {
     pub(super) status: Status,
     /// The last sign of life, its own or one that another speaker vouched for.
     pub(super) heard: Instant,
+    /// The last that came from itself: what we vouch for. Were it the one above, two that ask each other would keep a dead
+    /// one alive between them.
+    pub(super) direct: Instant,
     /// The number of the last that it said of itself; 0: nothing yet in this life.
     pub(super) said: u32,
     pub(super) member: Member,

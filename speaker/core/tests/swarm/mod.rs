@@ -75,7 +75,7 @@ impl Swarm {
             || Node { machine: None, paused: None, waiting: Vec::new(), wake: None, lives: 0, side: 0 };
         Self {
             network,
-            detect: Duration::from_millis(220),
+            detect: Duration::from_millis(250),
             quorum: false,
             told: Vec::new(),
             messages: 0,
