@@ -282,14 +282,12 @@ impl Machine {
         }
         let nonce = self.next_nonce();
         let roster = &self.roster;
-        let other =
-            |(key, peer): (&Key, &'_ Peer)| Other { key: *key, member: &peer.member, at: peer.at, heard: peer.heard };
         let (questions, changed) = self.segments.round(
             now,
             self.settings.detect,
             &self.say,
             &self.settings.addresses,
-            || roster.alive().map(other).collect(),
+            || roster.alive().map(|(key, peer)| Other::new(*key, peer)).collect(),
             nonce,
         );
         for question in questions {

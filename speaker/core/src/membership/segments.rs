@@ -15,6 +15,7 @@ use patina_crds::net::{Family, to_number};
 use patina_crds::networks::is_telling;
 
 use super::ring::Key;
+use super::roster::Peer;
 use crate::view::{Member, MemberInterface};
 
 /// Between two rounds of questions.
@@ -39,6 +40,12 @@ pub(super) struct Other<'a> {
     pub(super) at: SocketAddr,
     /// Its last sign of life, on whatever way.
     pub(super) heard: Instant,
+}
+
+impl<'a> Other<'a> {
+    pub(super) fn new(key: Key, peer: &'a Peer) -> Self {
+        Self { key, member: &peer.member, at: peer.at, heard: peer.heard }
+    }
 }
 
 /// A question to be asked.
@@ -163,7 +170,8 @@ impl Segments {
     /// The subnets that we ask in, and by which interface.
     fn mine<'a>(&self, ours: &'a Member, own: &[SocketAddr]) -> BTreeMap<Subnet, &'a str> {
         let usable = ours.interfaces.iter().flatten().filter(|interface| interface.up);
-        let all = usable.flat_map(|interface| interface.subnets.iter().map(|subnet| (*subnet, interface)));
+        let all =
+            usable.flat_map(|interface| interface.subnets.iter().map(move |subnet| (*subnet, interface)));
         all.filter(|(subnet, _)| own.iter().all(|address| !contains(*subnet, address.ip())))
             .filter(|(subnet, interface)| {
                 let listens = |ip: &IpAddr| contains(*subnet, *ip) && self.listening.contains(ip);
