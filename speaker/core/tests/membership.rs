@@ -246,3 +246,112 @@ fn the_traffic_of_each_stays_the_same_however_many_there_are() {
     let (few, many) = (rate(5), rate(60));
     assert!(many < few * 1.3, "{few} and {many} messages a second");
 }
+
+const NONE: BTreeSet<usize> = BTreeSet::new();
+
+#[test]
+fn a_node_that_reaches_nobody_on_a_segment_says_so_within_a_second_and_takes_it_back() {
+    each_seed("isolated", |seed| {
+        for (count, network) in [(3, LAN), (5, BAD), (12, LAN)] {
+            let all: Vec<usize> = (0..count).collect();
+            let mut swarm = Swarm::started_with_second(count, &all, network, seed);
+            assert!(all.iter().all(|node| swarm.isolated_for(*node).is_empty()), "nothing is cut yet");
+            swarm.mute.insert(1);
+            swarm.deaf.insert(1);
+            let known = swarm.run_until(MS(1500), |swarm| swarm.isolated_for(1).len() == count);
+            assert!(known.is_some_and(|known| known <= MS(1000)), "{count}: {known:?}");
+            assert!((0..count).all(|node| node == 1 || swarm.isolated_for(node).is_empty()), "only that one");
+            // What is said anew does not take it back.
+            let says = Member { draining: true, ..swarm.says(1) };
+            swarm.input(1, Input::Say(says));
+            swarm.run(Duration::from_secs(2));
+            assert_eq!(swarm.isolated_for(1).len(), count);
+            swarm.mute.clear();
+            swarm.deaf.clear();
+            let back = swarm.run_until(MS(1500), |swarm| swarm.isolated_for(1).is_empty());
+            assert!(back.is_some_and(|back| back <= MS(1000)), "{count}: {back:?}");
+            assert!(swarm.whole() && swarm.false_verdicts(&BTreeSet::new()).is_empty(), "and nobody is dead");
+        }
+    });
+}
+
+#[test]
+fn whoever_is_not_heard_or_hears_nobody_is_isolated_as_well() {
+    each_seed("one way", |seed| {
+        for mute in [true, false] {
+            let mut swarm = Swarm::started_with_second(4, &[0, 1, 2, 3], LAN, seed);
+            if mute {
+                swarm.mute.insert(2)
+            } else {
+                swarm.deaf.insert(2)
+            };
+            swarm.run(Duration::from_secs(1));
+            assert_eq!(swarm.isolated_for(2).len(), 4, "mute: {mute}");
+            assert!([0, 1, 3].into_iter().all(|node| swarm.isolated_for(node) == NONE));
+        }
+    });
+}
+
+#[test]
+fn of_two_that_do_not_reach_each_other_both_say_it() {
+    each_seed("two", |seed| {
+        let mut swarm = Swarm::started_with_second(3, &[0, 2], LAN, seed);
+        swarm.mute.insert(0);
+        swarm.run(Duration::from_secs(1));
+        assert_eq!((swarm.isolated_for(0).len(), swarm.isolated_for(2).len()), (3, 3));
+        swarm.mute.clear();
+        swarm.run(Duration::from_secs(1));
+        assert_eq!((swarm.isolated_for(0), swarm.isolated_for(2)), (NONE, NONE));
+    });
+}
+
+#[test]
+fn a_node_without_others_on_a_segment_says_nothing_and_asks_nothing() {
+    let mut swarm = Swarm::started_with_second(4, &[1], LAN, 3);
+    swarm.run(Duration::from_secs(5));
+    assert_eq!(swarm.isolated_for(1), NONE);
+    assert_eq!(swarm.messages_there, 0);
+    // Nor when there was one, and it died: that is another thing.
+    each_seed("the other died", |seed| {
+        let mut swarm = Swarm::started_with_second(6, &[1, 4], BAD, seed);
+        swarm.kill(4);
+        let said = swarm.run_until(Duration::from_secs(3), |swarm| !swarm.isolated_for(1).is_empty());
+        assert_eq!(said, None);
+        swarm.kill(1);
+        swarm.start(4);
+        swarm.start(1);
+        let said = swarm.run_until(Duration::from_secs(3), |swarm| !swarm.isolated_for(1).is_empty());
+        assert_eq!(said, None);
+    });
+}
+
+#[test]
+fn ten_bad_minutes_isolate_nobody() {
+    let mut swarm = Swarm::started_with_second(3, &[0, 1, 2], BAD, 11);
+    let said = swarm
+        .run_until(Duration::from_secs(600), |swarm| (0..3).any(|node| swarm.isolated_for(node) != NONE));
+    assert_eq!(said, None);
+}
+
+#[test]
+fn a_stall_of_ours_isolates_nobody() {
+    each_seed("stall", |seed| {
+        let mut swarm = Swarm::started_with_second(4, &[0, 1, 2, 3], LAN, seed);
+        swarm.pause(0, MS(3000));
+        let said = swarm.run_until(MS(6000), |swarm| (0..4).any(|node| swarm.isolated_for(node) != NONE));
+        assert_eq!(said, None);
+    });
+}
+
+#[test]
+fn what_is_asked_on_a_segment_stays_the_same_however_many_are_there() {
+    for count in [2, 5, 60] {
+        let all: Vec<usize> = (0..count).collect();
+        let mut swarm = Swarm::started_with_second(count, &all, LAN, 4);
+        let before = swarm.messages_there;
+        swarm.run(Duration::from_secs(5));
+        let each = (swarm.messages_there - before) as f64 / 5.0 / count as f64;
+        // Two questions ten times a second, and their answers.
+        assert!((19.0..=41.0).contains(&each), "{count}: {each} a second");
+    }
+}

@@ -1,12 +1,14 @@
 //! Many membership machines under a virtual clock: loss, delay, jitter, partitions, pauses. One seed, one history.
+//!
+//! The membership's addresses are 10.0.x.x; those of the nodes that are on a second segment as well are 10.1.x.x there.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use patina_speaker_core::membership::{Down, Event, Input, Membership, Output, Settings};
-use patina_speaker_core::view::Member;
+use patina_speaker_core::view::{Member, MemberInterface};
 
 /// How the network treats a message.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +44,12 @@ struct Node {
     wake: Option<Instant>,
     lives: u64,
     side: u8,
+    /// Its deadlines are noticed so much too late.
+    lag: Duration,
 }
 
 enum Happens {
-    Deliver { to: usize, from: usize, message: Vec<u8> },
+    Deliver { to: usize, from: SocketAddr, message: Vec<u8> },
     Wake { node: usize },
 }
 
@@ -57,6 +61,14 @@ pub struct Swarm {
     pub told: Vec<Told>,
     pub messages: u64,
     pub bytes: u64,
+    /// These have an address on the second segment.
+    pub second: BTreeSet<usize>,
+    /// Of those: nothing arrives from them there.
+    pub mute: BTreeSet<usize>,
+    /// Of those: nothing arrives at them there.
+    pub deaf: BTreeSet<usize>,
+    /// Messages that were sent on the second segment.
+    pub messages_there: u64,
     start: Instant,
     now: Instant,
     nodes: Vec<Node>,
@@ -71,8 +83,15 @@ pub struct Swarm {
 impl Swarm {
     pub fn new(count: usize, network: Network, seed: u64) -> Self {
         let now = Instant::now();
-        let node =
-            || Node { machine: None, paused: None, waiting: Vec::new(), wake: None, lives: 0, side: 0 };
+        let node = || Node {
+            machine: None,
+            paused: None,
+            waiting: Vec::new(),
+            wake: None,
+            lives: 0,
+            side: 0,
+            lag: Duration::ZERO,
+        };
         Self {
             network,
             detect: Duration::from_millis(250),
@@ -80,6 +99,10 @@ impl Swarm {
             told: Vec::new(),
             messages: 0,
             bytes: 0,
+            second: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            deaf: BTreeSet::new(),
+            messages_there: 0,
             start: now,
             now,
             nodes: (0..count).map(|_| node()).collect(),
@@ -94,13 +117,27 @@ impl Swarm {
     /// All of them are started, one after the other, and have a second to find each other.
     pub fn started(count: usize, network: Network, seed: u64) -> Self {
         let mut swarm = Self::new(count, network, seed);
-        for node in 0..count {
-            swarm.start(node);
-            let pause = swarm.below(2000);
-            swarm.run(Duration::from_micros(pause));
-        }
+        swarm.start_all();
         swarm.run(Duration::from_secs(3));
         swarm
+    }
+
+    /// As [`Swarm::started`]; these are on a second segment, too.
+    pub fn started_with_second(count: usize, second: &[usize], network: Network, seed: u64) -> Self {
+        let mut swarm = Self::new(count, network, seed);
+        swarm.second = second.iter().copied().collect();
+        swarm.start_all();
+        swarm.run(Duration::from_secs(3));
+        swarm
+    }
+
+    /// One after the other, within a millisecond or so each.
+    pub fn start_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.start(node);
+            let pause = self.below(2000);
+            self.run(Duration::from_micros(pause));
+        }
     }
 
     pub fn time(&self) -> Duration {
@@ -122,11 +159,56 @@ impl Swarm {
         let mut machine = Membership::new(self.now, settings);
         let peers = (0..self.nodes.len()).filter(|peer| *peer != node).map(address).collect();
         machine.handle(self.now, Input::Peers(peers));
-        machine.handle(self.now, Input::Say(Member { version: "test".to_owned(), ..Member::default() }));
+        if self.second.contains(&node) {
+            machine.handle(self.now, Input::Listen(BTreeSet::from([address_there(node).ip()])));
+        }
+        machine.handle(self.now, Input::Say(self.says(node)));
         self.nodes[node].machine = Some(machine);
         self.nodes[node].lives += 1;
         self.nodes[node].paused = None;
         self.drain(node);
+    }
+
+    /// What a node says of itself.
+    pub fn says(&self, node: usize) -> Member {
+        let number = u8::try_from(node % 200).unwrap_or_default();
+        let there = MemberInterface {
+            name: "eth1".to_owned(),
+            mac: [2, 0, 0, 1, 0, number],
+            up: true,
+            arp: true,
+            subnets: BTreeSet::from([(Ipv4Addr::new(10, 1, 0, 0).into(), 16)]),
+            addresses: BTreeSet::from([address_there(node).ip()]),
+            ..MemberInterface::default()
+        };
+        let here = MemberInterface {
+            name: "eth0".to_owned(),
+            mac: [2, 0, 0, 0, 0, number],
+            up: true,
+            arp: true,
+            subnets: BTreeSet::from([(Ipv4Addr::new(10, 0, 0, 0).into(), 16)]),
+            addresses: BTreeSet::from([address(node).ip()]),
+            ..MemberInterface::default()
+        };
+        let interfaces = self.second.contains(&node).then(|| vec![here, there]);
+        Member { version: "test".to_owned(), interfaces, ..Member::default() }
+    }
+
+    /// Who of the others knows that this node's interface on the second segment is isolated.
+    pub fn isolated_for(&self, node: usize) -> BTreeSet<usize> {
+        let says = |by: &usize| {
+            let state = self.machine(*by).map(Membership::state).unwrap_or_default();
+            let member = state.members.get(&name(node));
+            let interfaces = member.and_then(|member| member.interfaces.clone()).unwrap_or_default();
+            interfaces.iter().any(|interface| interface.name == "eth1" && interface.isolated)
+        };
+        (0..self.nodes.len()).filter(says).collect()
+    }
+
+    /// From now on its deadlines are noticed so much too late.
+    #[allow(dead_code)] // not every user of the swarm does
+    pub fn lag(&mut self, node: usize, lag: Duration) {
+        self.nodes[node].lag = lag;
     }
 
     pub fn kill(&mut self, node: usize) {
@@ -241,15 +323,15 @@ impl Swarm {
         (z ^ (z >> 31)) % bound.max(1)
     }
 
-    fn deliver(&mut self, to: usize, from: usize, message: Vec<u8>) {
+    fn deliver(&mut self, to: usize, from: SocketAddr, message: Vec<u8>) {
         let now = self.now;
         let node = &mut self.nodes[to];
         if node.paused.is_some_and(|until| until > now) {
-            node.waiting.push((address(from), message));
+            node.waiting.push((from, message));
             return;
         }
         let Some(machine) = &mut node.machine else { return };
-        machine.handle(now, Input::Received { from: address(from), message });
+        machine.handle(now, Input::Received { from, message });
         self.drain(to);
     }
 
@@ -288,7 +370,7 @@ impl Swarm {
             self.send(index, to, message);
         }
         if let Some(deadline) = deadline {
-            let deadline = deadline.max(now);
+            let deadline = deadline.max(now) + self.nodes[index].lag;
             if self.nodes[index].wake.is_none_or(|wake| wake > deadline || wake < now) {
                 self.nodes[index].wake = Some(deadline);
                 self.schedule_wake(index, deadline);
@@ -299,14 +381,20 @@ impl Swarm {
     fn send(&mut self, from: usize, to: SocketAddr, message: Vec<u8>) {
         self.messages += 1;
         self.bytes += message.len() as u64 + 45 + 28; // envelope, UDP, IP
-        let Some(to) = index(to).filter(|to| *to < self.nodes.len()) else { return };
-        let sides = (self.nodes[from].side, self.nodes[to].side);
-        if self.cut.contains(&sides) || self.below(1_000_000) < self.network.loss_ppm {
+        let Some((to, there)) = index(to).filter(|(to, _)| *to < self.nodes.len()) else { return };
+        let (cut, at) = if there {
+            self.messages_there += 1;
+            let reach = self.second.contains(&from) && self.second.contains(&to);
+            (!reach || self.mute.contains(&from) || self.deaf.contains(&to), address_there(from))
+        } else {
+            (self.cut.contains(&(self.nodes[from].side, self.nodes[to].side)), address(from))
+        };
+        if cut || self.below(1_000_000) < self.network.loss_ppm {
             return;
         }
         let jitter = self.below(self.network.jitter.as_micros() as u64 + 1);
-        let at = self.now + self.network.delay + Duration::from_micros(jitter);
-        self.schedule(at, Happens::Deliver { to, from, message });
+        let arrives = self.now + self.network.delay + Duration::from_micros(jitter);
+        self.schedule(arrives, Happens::Deliver { to, from: at, message });
     }
 
     fn schedule_wake(&mut self, node: usize, at: Instant) {
@@ -324,14 +412,22 @@ pub fn name(node: usize) -> String {
     format!("node-{node}")
 }
 
-fn address(node: usize) -> SocketAddr {
-    let number = node as u32 + 1;
-    SocketAddr::new(Ipv4Addr::from(0x0a00_0000 + number).into(), 7946)
+pub fn address(node: usize) -> SocketAddr {
+    in_net(0, node)
 }
 
-fn index(address: SocketAddr) -> Option<usize> {
-    match address {
-        SocketAddr::V4(v4) => u32::from(*v4.ip()).checked_sub(0x0a00_0001).map(|number| number as usize),
-        SocketAddr::V6(_) => None,
-    }
+pub fn address_there(node: usize) -> SocketAddr {
+    in_net(1, node)
+}
+
+fn in_net(net: u32, node: usize) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::from(0x0a00_0001 + (net << 16) + node as u32).into(), 7946)
+}
+
+/// Whose address it is, and whether it is that on the second segment.
+fn index(address: SocketAddr) -> Option<(usize, bool)> {
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    let [10, net @ (0 | 1), ..] = ip.octets() else { return None };
+    let number = (u32::from(ip) & 0xffff).checked_sub(1)?;
+    Some((number as usize, net == 1))
 }
