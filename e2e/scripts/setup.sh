@@ -15,7 +15,7 @@ tcpdump   tcpdump         the capture that a failed test shows
 curl      curl            the requests of the demo
 c++       g++             libFuzzer, which the fuzz targets are linked with
 qemu-system-x86_64 qemu-system-x86 a kernel with bonding, VLANs, VRFs and IPVS for tests, where this one has none
-cpio      cpio            the root file system of that kernel's machine
+cpio      cpio            the root file system of the guest with that kernel
 strip     binutils        what goes into it, without symbols
 git       git             the check of the workspace asks it which files are ours
 '
