@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use patina_speaker_core::membership::{Down, Event, Input, Membership};
 use patina_speaker_core::view::{Member, MemberInterface};
-use swarm::{BAD, LAN, Swarm, name};
+use swarm::{BAD, LAN, Swarm, address, name};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -354,4 +354,45 @@ fn what_is_asked_on_a_segment_stays_the_same_however_many_are_there() {
         // Two questions ten times a second, and their answers.
         assert!((19.0..=41.0).contains(&each), "{count}: {each} a second");
     }
+}
+
+#[test]
+fn a_dead_speaker_that_the_list_does_not_name_is_forgotten_after_ten_minutes() {
+    let mut swarm = Swarm::new(4, LAN, 6);
+    swarm.quorum = true;
+    swarm.second = BTreeSet::from([0, 1, 2, 3]);
+    swarm.start_all();
+    swarm.run(Duration::from_secs(2));
+    swarm.kill(2);
+    swarm.kill(3);
+    // The list of the first leaves out node 3, that of the second both.
+    swarm.input(0, Input::Peers(BTreeSet::from([address(1), address(2)])));
+    swarm.input(1, Input::Peers(BTreeSet::from([address(0)])));
+    swarm.run(Duration::from_secs(590));
+    let down = |swarm: &Swarm, node| {
+        let state = swarm.machine(node).unwrap().state();
+        let macs = [2, 3].map(|dead| state.stations.values().any(|node| **node == *name(dead)));
+        (state.down.keys().cloned().collect::<Vec<_>>(), macs, state.fenced)
+    };
+    for node in [0, 1] {
+        assert_eq!(down(&swarm, node), (vec![name(2), name(3)], [true, true], true), "node {node}");
+    }
+    swarm.run(Duration::from_secs(30));
+    assert_eq!(down(&swarm, 0), (vec![name(2)], [true, false], false));
+    assert_eq!(down(&swarm, 1), (vec![], [false, false], false));
+    // They are met again as if for the first time.
+    swarm.start(2);
+    swarm.start(3);
+    let whole = swarm.run_until(Duration::from_secs(5), Swarm::whole).expect("whole");
+    assert!(whole <= MS(1500), "{whole:?}");
+}
+
+#[test]
+fn deadlines_that_always_come_late_kill_nobody() {
+    each_seed("late", |seed| {
+        let mut swarm = Swarm::started(5, LAN, seed);
+        swarm.lag(2, MS(80));
+        swarm.run(Duration::from_secs(20));
+        assert!(swarm.whole() && swarm.false_verdicts(&BTreeSet::new()).is_empty());
+    });
 }

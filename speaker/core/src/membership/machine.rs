@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::fallen::Fallen;
 use super::gossip::{Found, Gossip, Identity};
 use super::outbox::Outbox;
 use super::ring::{self, Key};
 use super::roster::{Peer, Roster, Status};
 use super::segments::{Other, Segments};
 use super::wire::{self, Body, Dead, Life, Sender, Who, You};
-use super::{Down, Event, Input, Output, Settings, State, segments};
+use super::{Down, Event, Input, Output, Settings, State, roster, segments};
 use crate::view::{Member, Members};
 
 /// The lease ends so much before the others may take us to be dead.
@@ -33,8 +34,8 @@ const KNOCK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const KNOCK_FAST_FOR: Duration = Duration::from_secs(60);
 /// Places where nobody answered are tried again: after this, doubled up to that.
 const JOIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// How many of the dead the state tells.
-const MAX_DOWN: usize = 100;
+/// MAC addresses that are remembered: several interfaces of each speaker of a large cluster.
+const MAX_STATIONS: usize = 65_536;
 
 /// See the parent module.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ pub(super) struct Machine {
     said: u32,
     say: Member,
     roster: Roster,
+    fallen: Fallen,
     outbox: Outbox,
     gossip: Gossip,
     segments: Segments,
@@ -98,6 +100,7 @@ impl Machine {
             said: 1,
             say,
             roster: Roster::default(),
+            fallen: Fallen::default(),
             outbox: Outbox::default(),
             gossip,
             segments: Segments::new(now),
@@ -264,6 +267,21 @@ impl Machine {
         self.knock(now);
         self.join(now);
         self.ask_on_segments(now);
+        self.forget_the_old(now);
+    }
+
+    /// Those that died long ago, and that nobody expects back. Without a list nobody is forgotten.
+    fn forget_the_old(&mut self, now: Instant) {
+        let Some(places) = &self.places else { return };
+        for peer in self.roster.sweep(now, |at| places.contains_key(at)) {
+            self.forgotten(&peer);
+        }
+    }
+
+    fn forgotten(&mut self, peer: &Peer) {
+        self.fallen.forget(&peer.who.name);
+        self.stations.retain(|_, node| **node != *peer.who.name);
+        self.changed = true;
     }
 
     /// What we say of ourselves from now on.
@@ -440,12 +458,7 @@ impl Machine {
         self.roster.alive.remove(&key);
         self.outbox.forget(key);
         self.gossip.down(now, identity);
-        let mut down = (*self.state.down).clone();
-        if down.len() >= MAX_DOWN {
-            down.pop_first();
-        }
-        down.insert(node.clone(), cause.clone());
-        self.state.down = Arc::new(down);
+        self.fallen.fell(&node, cause.clone());
         self.changed = true;
         self.outputs.push_back(Output::Event(Event::Down { node, cause }));
     }
@@ -547,7 +560,9 @@ impl Machine {
             }
             Body::Vouch { nonce, target, age } => {
                 let Some(age) = age else { return };
-                let Some(asked) = self.pings.get(&nonce).filter(|asked| asked.target == target) else { return };
+                let Some(asked) = self.pings.get(&nonce).filter(|asked| asked.target == target) else {
+                    return;
+                };
                 // The age was true after we had asked: it is so old at least.
                 let Some(heard) = asked.at.checked_sub(Duration::from_millis(age.into())) else { return };
                 if let Some(peer) = self.roster.peers.get_mut(&target).filter(|peer| peer.alive())
@@ -598,8 +613,11 @@ impl Machine {
     ) {
         let key = sender.key;
         let before = self.roster.get(key).cloned();
-        if before.is_none() && !self.roster.room() {
-            return;
+        if before.is_none() {
+            match self.roster.room() {
+                Ok(evicted) => evicted.iter().for_each(|peer| self.forgotten(peer)),
+                Err(roster::Full) => return,
+            }
         }
         if before.as_ref().is_some_and(|peer| peer.who.name != who.name) {
             return; // two names, one place on the ring
@@ -626,9 +644,12 @@ impl Machine {
             at,
             asked: None,
             knock: now,
+            named: now,
         };
         for interface in peer.member.interfaces.iter().flatten() {
-            self.stations.insert(interface.mac, node.as_str().into());
+            if self.stations.len() < MAX_STATIONS || self.stations.contains_key(&interface.mac) {
+                self.stations.insert(interface.mac, node.as_str().into());
+            }
         }
         let identity = Identity::new(Arc::clone(&peer.who), peer.life);
         self.roster.peers.insert(key, peer);
@@ -639,10 +660,7 @@ impl Machine {
             self.send_at(from, &self.intro(false));
         }
         if !was_alive || restarted {
-            let mut down = (*self.state.down).clone();
-            if down.remove(&node).is_some() {
-                self.state.down = Arc::new(down);
-            }
+            self.fallen.forget(&node);
             self.outputs.push_back(Output::Event(Event::Up { node }));
             self.changed = true;
             if !want {
@@ -808,6 +826,7 @@ impl Machine {
         if *self.state.members != members {
             self.state.members = Arc::new(members);
         }
+        self.state.down = self.fallen.causes();
         if *self.state.stations != self.stations {
             self.state.stations = Arc::new(self.stations.clone());
         }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::view::{Member, Members};
 
 pub mod envelope;
+mod fallen;
 mod gossip;
 mod machine;
 mod outbox;

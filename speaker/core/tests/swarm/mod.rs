@@ -206,7 +206,6 @@ impl Swarm {
     }
 
     /// From now on its deadlines are noticed so much too late.
-    #[allow(dead_code)] // not every user of the swarm does
     pub fn lag(&mut self, node: usize, lag: Duration) {
         self.nodes[node].lag = lag;
     }
