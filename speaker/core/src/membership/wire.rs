@@ -208,3 +208,6 @@ fn check_subnet((address, length): (IpAddr, u8)) -> Result<(), Unreadable> {
     let longest = if address.is_ipv4() { 32 } else { 128 };
     (length <= longest).then_some(()).ok_or(Unreadable::Bounds("subnet"))
 }
+
+#[cfg(test)]
+mod tests;
