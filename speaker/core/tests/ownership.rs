@@ -120,6 +120,7 @@ impl Run {
         let announcement = L2Announcement {
             interfaces: Arc::new(interfaces.split(',').map(|index| index.parse().unwrap()).collect()),
             leads: *order[0] == *self.we,
+            keepers: Arc::new(order.iter().cloned().collect()),
             order,
             failback: match failback {
                 "immediate" => Failback::Immediate,

@@ -45,6 +45,8 @@ pub(super) struct Machine {
     who: Arc<Who>,
     said: u32,
     say: Member,
+    /// The same without what is found out here.
+    wished: Member,
     roster: Roster,
     fallen: Fallen,
     outbox: Outbox,
@@ -98,6 +100,7 @@ impl Machine {
             me,
             who,
             said: 1,
+            wished: say.clone(),
             say,
             roster: Roster::default(),
             fallen: Fallen::default(),
@@ -130,7 +133,10 @@ impl Machine {
         match input {
             Input::Received { from, message } => self.received(now, from, &message),
             Input::Peers(places) => self.places(now, &places),
-            Input::Say(member) => self.say(now, member),
+            Input::Say(member) => {
+                self.wished = member;
+                self.say(now);
+            }
             Input::Listen(addresses) => self.segments.listen(addresses),
             Input::Hint { node } => {
                 let key = ring::key(&node);
@@ -285,7 +291,8 @@ impl Machine {
     }
 
     /// What we say of ourselves from now on.
-    fn say(&mut self, now: Instant, mut member: Member) {
+    fn say(&mut self, now: Instant) {
+        let mut member = self.wished.clone();
         self.segments.mark(&mut member);
         self.say = wire::fitting(self.me, &self.who, member);
         self.said = self.said.saturating_add(1);
@@ -315,7 +322,7 @@ impl Machine {
             }
         }
         if changed {
-            self.say(now, self.say.clone());
+            self.say(now);
         }
     }
 
@@ -330,7 +337,7 @@ impl Machine {
             Body::SegmentPong { nonce, subnet }
                 if known && self.segments.answered(now, sender.key, from.ip(), subnet, nonce) =>
             {
-                self.say(now, self.say.clone());
+                self.say(now);
             }
             _ => {}
         }
@@ -363,11 +370,21 @@ impl Machine {
 
     /// Knocks where speakers are said to be and nobody has answered.
     fn join(&mut self, now: Instant) {
+        // Twenty times a second, and of thousands: not when there is nothing to do.
+        let is_due = self.places.iter().flatten().any(|(_, place)| place.due <= now);
+        if self.state.joined && !is_due {
+            return;
+        }
         let known: BTreeSet<SocketAddr> =
             self.roster.peers.values().flat_map(|peer| peer.who.addresses.iter().copied()).collect();
         let mut due = Vec::new();
         for (at, place) in self.places.iter_mut().flatten() {
-            if place.due <= now && !known.contains(at) && !self.who.addresses.contains(at) {
+            if place.due > now {
+                continue;
+            }
+            if known.contains(at) || self.who.addresses.contains(at) {
+                *place = Place { due: now + JOIN.1, pause: JOIN.0 };
+            } else {
                 due.push(*at);
                 place.due = now + place.pause;
                 place.pause = (place.pause * 2).min(JOIN.1);

@@ -97,7 +97,7 @@ impl Segments {
     /// What we say of ourselves, with what is known here.
     pub(super) fn mark(&self, member: &mut Member) {
         for interface in member.interfaces.iter_mut().flatten() {
-            interface.isolated = self.isolated.contains(&interface.name);
+            interface.isolated |= self.isolated.contains(&interface.name);
         }
     }
 

@@ -29,6 +29,11 @@ fn with_an_ideal_membership_of_any_delays() {
     seeds(1..=200, |seed| run(seed, false));
 }
 
+#[test]
+fn with_the_membership_that_speakers_have() {
+    seeds(1..=60, |seed| run(seed, true));
+}
+
 /// Runs every seed, on two threads; fails with the seeds that failed.
 fn seeds(default: std::ops::RangeInclusive<u64>, run: impl Fn(u64) -> oracle::Record + Sync) {
     let wanted = std::env::var("PATINA_SEEDS").ok();

@@ -256,7 +256,7 @@ pub(crate) fn membership(now: Instant, index: usize, name: &str, epoch: u64, see
         node: name.to_owned(),
         addresses: vec![address(index)],
         heartbeat: Duration::from_millis(50),
-        detect: Duration::from_millis(220),
+        detect: Duration::from_millis(250),
         watchers: 3,
         quorum: false,
         incarnation: epoch,

@@ -440,7 +440,7 @@ impl World {
                 let Liveness::Ideal(ideal) = &mut self.nodes[node].liveness else { return };
                 if answered || patience == 0 {
                     ideal.fenced = false;
-                    self.nodes[node].ownership.handle(self.now, ownership::Input::Rejoined);
+                    self.nodes[node].ownership.handle(self.now, ownership::Input::Woken);
                     self.changed = true;
                     self.follow(node);
                 } else {
@@ -594,7 +594,7 @@ impl World {
                     self.say(|| format!("node-{n} {event:?}"));
                     news = true;
                     if event == membership::Event::Unfenced {
-                        self.nodes[n].ownership.handle(self.now, ownership::Input::Rejoined);
+                        self.nodes[n].ownership.handle(self.now, ownership::Input::Woken);
                     }
                     self.changed = true;
                 }

@@ -154,7 +154,7 @@ impl Entry {
 
     /// Whether this node may go on holding it.
     pub(super) fn may_keep(&self, node: &str) -> bool {
-        self.keepers.contains(node) || self.lists(node)
+        self.keepers.contains(node)
     }
 
     pub(super) fn lists(&self, node: &str) -> bool {
