@@ -252,6 +252,7 @@ fn say(event: &Event) {
             tracing::warn!(node, by, "speaker is down: reported by another speaker");
         }
         Event::Down { node, cause: Down::Left } => tracing::info!(node, "speaker has left"),
+        Event::Answered { after } => tracing::trace!(?after, "answered"),
         Event::Said { node } => tracing::debug!(node, "speaker says something new of itself"),
         Event::Fenced => {
             tracing::warn!("fenced: this speaker stalled or is in a minority, and answers nothing")

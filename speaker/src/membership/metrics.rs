@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use patina_speaker_core::membership::State;
 use patina_speaker_core::membership::envelope::{KeyId, Refused};
 use patina_speaker_core::membership::{Down, Event};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector,
+};
 
 /// A datagram that was meant for another start; it is no error of the sender, and not believed.
 const OTHER_START: &str = "otherStart";
@@ -21,6 +24,7 @@ pub struct MembershipMetrics {
     send_failed: IntCounter,
     fenced: IntGauge,
     downs: IntCounterVec,
+    round_trip: Histogram,
     key: IntGaugeVec,
     /// The labels of `key` that are there.
     keys: Arc<Mutex<BTreeSet<[String; 2]>>>,
@@ -85,6 +89,18 @@ impl MembershipMetrics {
                     &["cause"],
                 )?,
             )?,
+            round_trip: add(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "patina_membership_probe_rtt_seconds",
+                        "From a question to another speaker until its answer",
+                    )
+                    .buckets(vec![
+                        0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+                    ]),
+                )?,
+            )?,
             key: add(
                 registry,
                 IntGaugeVec::new(
@@ -136,6 +152,9 @@ impl MembershipMetrics {
     }
 
     pub(super) fn event(&self, event: &Event) {
+        if let Event::Answered { after } = event {
+            self.round_trip.observe(after.as_secs_f64());
+        }
         if let Event::Down { cause, .. } = event {
             let cause = match cause {
                 Down::Silent(_) => "silent",

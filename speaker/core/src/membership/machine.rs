@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const MAX_PINGS: usize = 1024;
 /// One that stays silent is asked again after this: neither a lost question nor a lost answer shall decide.
 const AGAIN: Duration = Duration::from_millis(25);
+/// Ticks between two questions that only measure the round trip.
+const MEASURE: u32 = 20;
 /// How many others are asked about a silent one.
 const HELPERS: usize = 3;
 /// How many members a woken speaker asks at a time.
@@ -60,6 +62,7 @@ pub(super) struct Machine {
     nonce: u64,
     began: Instant,
     ticked: Instant,
+    ticks: u32,
     /// After a stall of ours nobody is judged before.
     judge: Instant,
     /// We stalled, and nobody has let us back in.
@@ -113,6 +116,7 @@ impl Machine {
             nonce,
             began: now,
             ticked: now,
+            ticks: 0,
             judge: now,
             stalled: None,
             left: false,
@@ -252,6 +256,15 @@ impl Machine {
             ring::after(&self.roster.alive, self.me.key, self.settings.watchers).collect();
         for key in watchers {
             self.send(key, &Body::Heartbeat { said: self.said });
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(MEASURE) {
+            // One after the other, so that the round trip is known while all is well.
+            let watched: Vec<Key> = self.watched().collect();
+            let turn = usize::try_from(self.ticks / MEASURE).unwrap_or(0).checked_rem(watched.len());
+            if let Some(key) = turn.and_then(|turn| watched.get(turn)) {
+                self.ping(now, *key, None);
+            }
         }
         self.pings.retain(|_, asked| now.saturating_duration_since(asked.at) < PATIENCE);
         // Nobody has answered for a detection time: we are alone, and better one that answers than none. A minority under
@@ -554,6 +567,8 @@ impl Machine {
                 self.mind(now, you);
                 let Some(asked) = asked else { return };
                 self.pings.remove(&nonce);
+                let after = now.saturating_duration_since(asked.at);
+                self.outputs.push_back(Output::Event(Event::Answered { after }));
                 if let Some((asker, number)) = asked.on_behalf {
                     self.send(asker, &Body::Vouch { nonce: number, target: key, age: Some(0) });
                 }

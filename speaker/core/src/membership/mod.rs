@@ -110,6 +110,11 @@ pub enum Event {
         /// Its node.
         node: String,
     },
+    /// It answered a question after this time: the round trip.
+    Answered {
+        /// How long it took.
+        after: Duration,
+    },
     /// We stalled, or are in a minority under `quorum`: answer nothing. [`Membership::answer_until`] says it too.
     Fenced,
     /// The others know us: answer again.
