@@ -165,7 +165,7 @@ mod tests {
             ..Verdict::default()
         };
         let mut intent = Intent::default();
-        intent.verdicts.insert(ServiceId::new("default", "web"), verdict);
+        intent.verdicts.insert(ServiceId::new("default", "web"), verdict.into());
         intent
     }
 

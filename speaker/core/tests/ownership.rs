@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patina_crds::config::Failback;
-use patina_speaker_core::intent::L2Announcement;
+use patina_speaker_core::intent::{How, L2Announcement};
 use patina_speaker_core::l2::duty::{Claim, ClaimKind, Duties, Duty, Mode};
 use patina_speaker_core::l2::ownership::{Gave, Input, Output, Ownership, Settings};
 use patina_speaker_core::l2::wire::Mac;
@@ -117,7 +117,7 @@ impl Run {
         let (rest, failback) = rest.split_once(" failback ").unwrap_or((rest, "immediate"));
         let (order, interfaces) = rest.split_once(" on ").unwrap_or((rest, "2"));
         let order: Arc<[Arc<str>]> = order.split(' ').map(Arc::from).collect();
-        let announcement = L2Announcement {
+        let how = How {
             interfaces: Arc::new(interfaces.split(',').map(|index| index.parse().unwrap()).collect()),
             leads: *order[0] == *self.we,
             keepers: Arc::new(order.iter().cloned().collect()),
@@ -127,8 +127,8 @@ impl Run {
                 "never" => Failback::Never,
                 millis => Failback::After(Duration::from_millis(millis.parse().unwrap())),
             },
-            ..L2Announcement::default()
         };
+        let announcement = L2Announcement { how: Arc::new(how), ..L2Announcement::default() };
         (ip.parse().unwrap(), announcement)
     }
 

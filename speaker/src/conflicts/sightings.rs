@@ -54,7 +54,7 @@ impl Sightings {
 
     /// The host has let go of it, or we are not concerned any more. An address that no Service has stays for a while.
     pub fn over(&mut self, now: Instant, ip: IpAddr, intent: &Intent) {
-        if is_anybodys(ip, intent) {
+        if intent.knows(ip) {
             self.seen.remove(&ip);
         } else if self.seen.contains_key(&ip) {
             self.left.entry(ip).or_insert(now + KEPT);
@@ -67,7 +67,7 @@ impl Sightings {
         let others: Vec<IpAddr> = self.seen.keys().filter(|ip| !ours(ip)).copied().collect();
         self.left.retain(|ip, _| !ours(ip));
         for ip in others {
-            if is_anybodys(ip, intent) {
+            if intent.knows(ip) {
                 self.left.remove(&ip);
             }
             self.over(now, ip, intent);
@@ -106,16 +106,11 @@ impl Sightings {
     }
 }
 
-/// A Service has the address, whoever announces it.
-fn is_anybodys(ip: IpAddr, intent: &Intent) -> bool {
-    intent.l2.contains_key(&ip) || intent.verdicts.values().any(|verdict| verdict.addresses.contains(&ip))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use patina_speaker_core::intent::{L2Announcement, Verdict};
+    use patina_speaker_core::intent::{How, L2Announcement};
 
     use super::*;
 
@@ -135,9 +130,8 @@ mod tests {
     fn intent(leads: Option<bool>) -> Intent {
         let mut intent = Intent::default();
         if let Some(leads) = leads {
-            let verdict = Verdict { addresses: vec![IP], ..Verdict::default() };
-            intent.verdicts.insert(ServiceId::new("default", "web"), verdict);
-            let announcement = L2Announcement { leads, ..L2Announcement::default() };
+            let how = Arc::new(How { leads, ..How::default() });
+            let announcement = L2Announcement { how, ..L2Announcement::default() };
             Arc::make_mut(&mut intent.l2).insert(IP, announcement);
         }
         intent

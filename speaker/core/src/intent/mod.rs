@@ -44,16 +44,19 @@ mod shared;
 mod verdict;
 mod why_not;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use patina_crds::config::Failback;
 use patina_crds::net::Family;
 
-pub use verdict::{Candidate, Intent, L2Announcement, LastResort, Verdict};
+pub use verdict::{Candidate, Holders, How, Intent, L2Announcement, LastResort, Verdict};
 pub use why_not::WhyNot;
 
 use crate::l2::elector::Elector;
-use crate::view::{ServiceView, Snapshot};
+use crate::view::{ServiceId, ServiceView, Snapshot};
 use candidates::{Candidates, Known, Part, fitness};
 use groups::Group;
 use nodes::{Fitness, Nodes};
@@ -77,17 +80,6 @@ pub fn intent(snapshot: &Snapshot<'_>) -> Intent {
 #[must_use]
 pub fn intent_with(cache: &mut Cache, snapshot: &Snapshot<'_>) -> Intent {
     let rules = Rules::new(snapshot.config, snapshot.options);
-    let mut intent = Intent::default();
-    let mut claims = Vec::new();
-    for service in snapshot.services {
-        match rules.claim(service) {
-            Ok(claim) => claims.push(claim),
-            Err(why_not) => {
-                let verdict = Verdict { why_not: Some(why_not), ..verdict_of(service) };
-                intent.verdicts.insert(service.id.clone(), verdict);
-            }
-        }
-    }
     let nodes = Nodes::new(snapshot);
     cache.elector.begin(nodes.names());
     let mut decision = Decision {
@@ -96,12 +88,21 @@ pub fn intent_with(cache: &mut Cache, snapshot: &Snapshot<'_>) -> Intent {
         nodes,
         known: Known::default(),
         shared: Shared::default(),
-        intent,
+        verdicts: Vec::with_capacity(snapshot.services.len()),
+        l2: Vec::with_capacity(snapshot.services.len()),
+        others: Vec::new(),
     };
+    let mut claims = Vec::with_capacity(snapshot.services.len());
+    for service in snapshot.services {
+        match rules.claim(service) {
+            Ok(claim) => claims.push(claim),
+            Err(why_not) => decision.refuse(service, why_not),
+        }
+    }
     for group in groups::groups(claims) {
         decision.decide(group);
     }
-    let intent = decision.intent;
+    let intent = decision.end();
     cache.elector.end();
     intent
 }
@@ -113,7 +114,20 @@ struct Decision<'a, 'c> {
     nodes: Nodes<'a>,
     known: Known,
     shared: Shared,
-    intent: Intent,
+    /// What the intent is made of: a map that is made of a list has no room to spare.
+    verdicts: Vec<(ServiceId, Arc<Verdict>)>,
+    l2: Vec<(IpAddr, L2Announcement)>,
+    others: Vec<IpAddr>,
+}
+
+/// What the members of a group want of an address.
+#[derive(Default)]
+struct Draft {
+    interfaces: Arc<BTreeSet<u32>>,
+    keepers: Arc<BTreeSet<Arc<str>>>,
+    leads: bool,
+    failback: Failback,
+    services: Vec<ServiceId>,
 }
 
 /// What the Services of a group have in common.
@@ -127,18 +141,20 @@ struct Elected {
 }
 
 impl Decision<'_, '_> {
+    /// Whatever bars it, it bars it everywhere: nobody leads it, even where the address answers for another Service.
+    fn refuse(&mut self, service: &ServiceView, why_not: WhyNot) {
+        let verdict = Verdict { why_not: Some(why_not), ..Verdict::default() };
+        self.verdicts.push((service.id.clone(), self.shared.verdict(verdict)));
+        self.others.extend(&service.ingress);
+    }
+
     /// Elects for one group and writes the verdicts of its members.
     fn decide(&mut self, group: Group<'_>) {
         self.elector.keep(group.first_ingress);
         let mut active = Vec::new();
         for claim in group.claims {
             match claim.barred.clone() {
-                // Whatever bars it, it bars it everywhere: nobody leads it, even where the address answers for another
-                // Service.
-                Some(why_not) => {
-                    let verdict = Verdict { why_not: Some(why_not), ..verdict_of(claim.service) };
-                    self.intent.verdicts.insert(claim.service.id.clone(), verdict);
-                }
+                Some(why_not) => self.refuse(claim.service, why_not),
                 None => active.push(claim),
             }
         }
@@ -147,9 +163,29 @@ impl Decision<'_, '_> {
         }
         let parts: Vec<Part> = active.iter().map(|claim| self.part(claim)).collect();
         let elected = self.elect(group.first_ingress, &active, &parts);
+        let mut drafts = BTreeMap::new();
         for (number, (claim, part)) in active.iter().zip(&parts).enumerate() {
-            let verdict = self.verdict(&elected, number, claim, part);
-            self.intent.verdicts.insert(claim.service.id.clone(), verdict);
+            let verdict = self.verdict(&elected, number, claim, part, &mut drafts);
+            self.verdicts.push((claim.service.id.clone(), self.shared.verdict(verdict)));
+            self.others.extend(claim.service.ingress.iter().filter(|ip| !drafts.contains_key(*ip)));
+        }
+        for (ip, draft) in drafts {
+            let Draft { interfaces, keepers, leads, failback, services } = draft;
+            let order = Arc::clone(&elected.orders.order);
+            let how = self.shared.how(How { interfaces, order, keepers, leads, failback });
+            self.l2.push((ip, L2Announcement { how, services: services.into() }));
+        }
+    }
+
+    fn end(mut self) -> Intent {
+        let l2: BTreeMap<_, _> = self.l2.into_iter().collect();
+        self.others.retain(|ip| !l2.contains_key(ip));
+        self.others.sort_unstable();
+        self.others.dedup();
+        Intent {
+            l2: Arc::new(l2),
+            verdicts: self.verdicts.into_iter().collect(),
+            others: self.others.into_boxed_slice(),
         }
     }
 
@@ -186,12 +222,19 @@ impl Decision<'_, '_> {
         }
     }
 
-    fn verdict(&mut self, elected: &Elected, number: usize, claim: &Claim<'_>, part: &Part) -> Verdict {
+    fn verdict(
+        &mut self,
+        elected: &Elected,
+        number: usize,
+        claim: &Claim<'_>,
+        part: &Part,
+        drafts: &mut BTreeMap<IpAddr, Draft>,
+    ) -> Verdict {
         let mut verdict = Verdict {
             leader: elected.leader.clone(),
             candidates: Arc::clone(&elected.orders.candidates),
             candidate_count: elected.count,
-            ..verdict_of(claim.service)
+            ..Verdict::default()
         };
         let Some(leader) = &elected.leader else {
             let all = 0..self.nodes.names().len();
@@ -215,7 +258,7 @@ impl Decision<'_, '_> {
             None => None,
         };
         if leads || !elected.leads {
-            self.announce(elected, leads, claim, part, &mut verdict);
+            self.announce(elected, leads, claim, part, &mut verdict, drafts);
         }
         verdict
     }
@@ -228,6 +271,7 @@ impl Decision<'_, '_> {
         claim: &Claim<'_>,
         part: &Part,
         verdict: &mut Verdict,
+        drafts: &mut BTreeMap<IpAddr, Draft>,
     ) {
         let Some(selection) = self.nodes.selection_here(part.set) else { return };
         let advertisements = claim.advertisements.iter();
@@ -238,19 +282,18 @@ impl Decision<'_, '_> {
             let family = Family::of(*ip);
             match self.shared.usable(part.set, &selection, family, self.snapshot.interfaces) {
                 Ok(found) => {
-                    let announcement = Arc::make_mut(&mut self.intent.l2).entry(*ip).or_default();
-                    if announcement.interfaces.is_empty() {
-                        announcement.interfaces = found.indexes;
-                    } else if announcement.interfaces != found.indexes {
-                        Arc::make_mut(&mut announcement.interfaces).extend(found.indexes.iter());
+                    let draft = drafts.entry(*ip).or_default();
+                    if draft.interfaces.is_empty() {
+                        draft.interfaces = found.indexes;
+                    } else if draft.interfaces != found.indexes {
+                        Arc::make_mut(&mut draft.interfaces).extend(found.indexes.iter());
                     }
-                    announcement.order = Arc::clone(&elected.orders.order);
-                    announcement.leads = leads;
-                    if failback >= announcement.failback {
-                        announcement.keepers = Arc::clone(&keepers);
-                        announcement.failback = failback;
+                    draft.leads = leads;
+                    if failback >= draft.failback {
+                        draft.keepers = Arc::clone(&keepers);
+                        draft.failback = failback;
                     }
-                    announcement.services.insert(claim.service.id.clone());
+                    draft.services.push(claim.service.id.clone());
                     if leads {
                         verdict.mine = true;
                         verdict.all_interfaces = selection.is_all();
@@ -270,8 +313,4 @@ impl Decision<'_, '_> {
             verdict.why_not = verdict.failed.values().next().cloned();
         }
     }
-}
-
-fn verdict_of(service: &ServiceView) -> Verdict {
-    Verdict { addresses: service.ingress.clone(), ..Verdict::default() }
 }

@@ -1,6 +1,6 @@
 //! What many verdicts say alike is kept once: ten thousand of them shall not cost ten thousand lists.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use patina_crds::net::Family;
 use super::candidates::Candidates;
 use super::interfaces::Selection;
 use super::nodes::{Nodes, SetId};
-use super::{Candidate, LastResort, WhyNot};
+use super::{Candidate, How, LastResort, Verdict, WhyNot};
 use crate::l2::election::Standing;
 use crate::view::InterfaceView;
 
@@ -18,6 +18,11 @@ use crate::view::InterfaceView;
 pub(super) type First = [(usize, Standing, u32)];
 /// Names of nodes.
 type Names = Arc<BTreeSet<Arc<str>>>;
+
+/// Where there are more orders of candidates than this, few come up again: seven nodes have 5,040.
+const MANY: usize = 2048;
+/// Verdicts about Services with the same candidates differ by what this node lacks.
+const FEW: usize = 8;
 
 /// The lists of one decision.
 #[derive(Debug, Default)]
@@ -29,6 +34,10 @@ pub(super) struct Shared {
     /// Of one group of candidates and another: most Services have the same.
     keepers: Option<(Rc<Candidates>, Names)>,
     nobody: Names,
+    /// By where interfaces, order and keepers are: each is kept alive by what is found here.
+    hows: BTreeMap<([usize; 3], Failback, bool), Arc<How>>,
+    /// By where the candidates are; the last few.
+    verdicts: BTreeMap<usize, VecDeque<Arc<Verdict>>>,
 }
 
 /// The same candidates as verdicts and as announcements list them.
@@ -72,6 +81,9 @@ impl Shared {
             candidates: first.iter().map(candidate).collect(),
             order: order.into_iter().map(|node| nodes.name(node)).collect(),
         };
+        if known.len() >= MANY {
+            known.clear();
+        }
         known.insert(first.into(), orders.clone());
         orders
     }
@@ -102,6 +114,39 @@ impl Shared {
         usable
     }
 
+    /// The same, once.
+    pub(super) fn how(&mut self, how: How) -> Arc<How> {
+        let places = [
+            place(Arc::as_ptr(&how.interfaces)),
+            place(Arc::as_ptr(&how.order)),
+            place(Arc::as_ptr(&how.keepers)),
+        ];
+        if self.hows.len() >= MANY {
+            self.hows.clear();
+        }
+        let known = self.hows.entry((places, how.failback, how.leads)).or_insert_with(|| Arc::new(how));
+        Arc::clone(known)
+    }
+
+    /// The same, once.
+    pub(super) fn verdict(&mut self, verdict: Verdict) -> Arc<Verdict> {
+        if self.verdicts.len() >= MANY {
+            self.verdicts.clear();
+        }
+        let candidates = match verdict.candidates.is_empty() {
+            true => 0,
+            false => place(Arc::as_ptr(&verdict.candidates)),
+        };
+        let known = self.verdicts.entry(candidates).or_default();
+        if let Some(same) = known.iter().find(|known| ***known == verdict) {
+            return Arc::clone(same);
+        }
+        let verdict = Arc::new(verdict);
+        known.truncate(FEW - 1);
+        known.push_front(Arc::clone(&verdict));
+        verdict
+    }
+
     /// Who may keep an address that it holds; nobody needs to know when failback is immediate.
     pub(super) fn keepers(
         &mut self,
@@ -121,6 +166,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// Two lists at one place are one list.
+fn place<T: ?Sized>(of: *const T) -> usize {
+    of.cast::<()>().addr()
 }
 
 fn last_resort(standing: &Standing) -> Option<LastResort> {

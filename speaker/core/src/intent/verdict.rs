@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::slice;
 use std::sync::Arc;
 
 use patina_crds::config::Failback;
@@ -17,8 +19,10 @@ pub struct Intent {
     /// where [`L2Announcement::leads`], it could where it is in [`L2Announcement::order`], and elsewhere it hands over
     /// what it may have had; whether it does is for [`ownership`](crate::l2::ownership) to say.
     pub l2: Arc<BTreeMap<IpAddr, L2Announcement>>,
-    /// One per Service of the snapshot.
-    pub verdicts: BTreeMap<ServiceId, Verdict>,
+    /// One per Service of the snapshot. Those that say the same are one: of ten thousand there are a few.
+    pub verdicts: BTreeMap<ServiceId, Arc<Verdict>>,
+    /// The addresses of Services that are not in `l2`, in order.
+    pub others: Box<[IpAddr]>,
 }
 
 impl Intent {
@@ -28,15 +32,36 @@ impl Intent {
         let leading = self.l2.iter().filter(|(_, announcement)| announcement.leads);
         leading.map(|(ip, announcement)| (*ip, announcement.clone())).collect()
     }
+
+    /// Whether a Service has the address, whoever announces it.
+    #[must_use]
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        self.l2.contains_key(&ip) || self.others.binary_search(&ip).is_ok()
+    }
 }
 
-/// Where and for whom an address could be announced by this node.
+/// Where and for whom an address could be announced by this node. It dereferences to [`How`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct L2Announcement {
+    /// The same for many addresses.
+    pub how: Arc<How>,
+    /// The Services that hold the address and want it announced; never empty.
+    pub services: Holders,
+}
+
+impl Deref for L2Announcement {
+    type Target = How;
+
+    fn deref(&self) -> &How {
+        &self.how
+    }
+}
+
+/// What is alike for the addresses with the same candidates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct How {
     /// Indexes of the interfaces to answer on; never empty.
     pub interfaces: Arc<BTreeSet<u32>>,
-    /// The Services that hold the address and want it announced; never empty.
-    pub services: BTreeSet<ServiceId>,
     /// The first of the candidates that can do as much as the leader, in order, with this node among them when it is one
     /// (in its place, or last when it comes later). A node that is not, since it drains or is isolated, say, hands over.
     pub order: Arc<[Arc<str>]>,
@@ -48,11 +73,57 @@ pub struct L2Announcement {
     pub failback: Failback,
 }
 
+/// The Services that hold an address, in order: most often one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holders(Few);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Few {
+    One(ServiceId),
+    /// None, or more than one.
+    More(Box<[ServiceId]>),
+}
+
+impl Default for Holders {
+    fn default() -> Self {
+        Self(Few::More(Box::default()))
+    }
+}
+
+impl From<Vec<ServiceId>> for Holders {
+    fn from(mut services: Vec<ServiceId>) -> Self {
+        services.sort_unstable();
+        services.dedup();
+        match services.as_slice() {
+            [one] => Self(Few::One(one.clone())),
+            _ => Self(Few::More(services.into())),
+        }
+    }
+}
+
+impl Deref for Holders {
+    type Target = [ServiceId];
+
+    fn deref(&self) -> &[ServiceId] {
+        match &self.0 {
+            Few::One(one) => slice::from_ref(one),
+            Few::More(more) => more,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Holders {
+    type Item = &'a ServiceId;
+    type IntoIter = slice::Iter<'a, ServiceId>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 /// What became of one Service, seen from this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Its addresses, in the order of its status.
-    pub addresses: Vec<IpAddr>,
     /// The node that announces it; the same on every speaker with the same snapshot. `None`: nobody does, and
     /// `why_not` is then about the Service, the same on every node.
     pub leader: Option<Arc<str>>,
