@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::Service;
@@ -159,12 +160,12 @@ pub fn list(facts: &Facts, filter: &Filter, options: &Options) -> Listing {
         let id = convert::service_id(service);
         let verdict = verdicts.remove(&id);
         let announcers = announcers.get(&id).cloned().unwrap_or_default();
-        let ours = verdict.as_ref().is_none_or(is_for_layer2);
+        let ours = verdict.as_ref().is_none_or(|verdict| is_for_layer2(verdict));
         if announcers.is_empty() && !ours && filter.one().is_none() {
             continue;
         }
         for address in addresses(service) {
-            let row = row(address, &id, &announcers, verdict.as_ref(), facts);
+            let row = row(address, &id, &announcers, verdict.as_deref(), facts);
             warn(&row, facts.l2.is_ok(), &mut listing.warnings);
             listing.items.push(row);
         }
@@ -280,7 +281,7 @@ fn announcer(object: &ServiceL2Status) -> Option<(ServiceId, Announcer)> {
 }
 
 /// What a speaker that knows only the API server would decide. Empty when not enough can be read.
-fn verdicts(facts: &Facts, options: &Options) -> BTreeMap<ServiceId, Verdict> {
+fn verdicts(facts: &Facts, options: &Options) -> BTreeMap<ServiceId, Arc<Verdict>> {
     let (Ok(Ok(config)), Ok(slices), Ok(nodes), Ok(pods)) =
         (&facts.config, &facts.endpoints, &facts.nodes, &facts.pods)
     else {

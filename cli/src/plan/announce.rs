@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use patina_controller_core::view::ServiceId;
 use patina_crds::config::Config;
@@ -42,7 +43,7 @@ pub(super) fn announce(
     progress.at("electing announcers");
     for (id, verdict) in stage.verdicts(&services, progress) {
         if let Some(announced) = announced.get_mut(&id) {
-            announced.layer2 = layer2(verdict, input.nodes.is_empty());
+            announced.layer2 = layer2(&verdict, input.nodes.is_empty());
         }
     }
     stage.routes(&services, &mut announced, progress);
@@ -103,7 +104,11 @@ impl<'a> Stage<'a> {
 
     /// The verdict on each Service, from the node that leads it: it alone knows whether it can serve this Service, when it
     /// was elected for several that share an address. Of a Service that nobody leads, any node says the same.
-    fn verdicts(&self, services: &[ServiceView], progress: &mut Progress) -> BTreeMap<ServiceId, Verdict> {
+    fn verdicts(
+        &self,
+        services: &[ServiceView],
+        progress: &mut Progress,
+    ) -> BTreeMap<ServiceId, Arc<Verdict>> {
         let anybody = self.input.nodes.first().map_or("", |node| &node.name);
         let mut verdicts = self.intent(anybody, services).verdicts;
         let shared = shared(services);
@@ -182,10 +187,10 @@ fn shared(services: &[ServiceView]) -> BTreeSet<IpAddr> {
     holders.into_iter().filter(|(_, count)| *count > 1).map(|(ip, _)| ip).collect()
 }
 
-fn layer2(verdict: Verdict, no_nodes: bool) -> Layer2 {
+fn layer2(verdict: &Verdict, no_nodes: bool) -> Layer2 {
     let candidates: Vec<String> =
         verdict.candidates.iter().map(|candidate| candidate.node.to_string()).collect();
-    let reason = match verdict.why_not {
+    let reason = match &verdict.why_not {
         None | Some(WhyNot::NotOwner(_)) => None,
         Some(WhyNot::NoLiveSpeaker(None) | WhyNot::NoEndpoints) if no_nodes => Some(
             "noLiveSpeaker: there are no Nodes in the files, so there is none that could announce it"
@@ -193,7 +198,7 @@ fn layer2(verdict: Verdict, no_nodes: bool) -> Layer2 {
         ),
         Some(why_not) => Some(format!("{}: {why_not}", why_not.reason())),
     };
-    let announcer = verdict.leader.filter(|_| reason.is_none()).map(|leader| leader.to_string());
+    let announcer = verdict.leader.as_ref().filter(|_| reason.is_none()).map(|leader| leader.to_string());
     Layer2 { announcer, candidates, reason, choice: choice(&verdict.candidates) }
 }
 

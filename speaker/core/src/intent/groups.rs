@@ -1,41 +1,37 @@
 //! Services that share an address, put together.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::services::Claim;
 
-/// Services that are connected by shared addresses; most often one alone.
-#[derive(Debug)]
-pub(super) struct Group<'a> {
-    /// The text that the election hashes.
-    pub(super) first_ingress: &'a str,
-    pub(super) claims: Vec<Claim<'a>>,
-}
-
-/// Partitions the claims: two that hold one address, directly or through others, are in one group.
-pub(super) fn groups(claims: Vec<Claim<'_>>) -> Vec<Group<'_>> {
+/// Puts claims next to each other when they hold one address, directly or through others, and numbers these groups. Most
+/// often each is one alone.
+pub(super) fn group(claims: &mut [Claim<'_>]) {
     // Union-find over the claims; an address joins whoever held it first.
     let mut parents: Vec<usize> = (0..claims.len()).collect();
-    let mut holders: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    let addresses = claims.iter().map(|claim| claim.service.ingress.len()).sum();
+    let mut holders: Vec<(IpAddr, usize)> = Vec::with_capacity(addresses);
     for (index, claim) in claims.iter().enumerate() {
-        for ip in &claim.service.ingress {
-            let holder = *holders.entry(*ip).or_insert(index);
-            let (a, b) = (root(&mut parents, holder), root(&mut parents, index));
+        holders.extend(claim.service.ingress.iter().map(|ip| (*ip, index)));
+    }
+    holders.sort_unstable();
+    for same in holders.chunk_by(|(a, _), (b, _)| a == b) {
+        let Some((_, first)) = same.first() else { continue };
+        for (_, other) in same {
+            let (a, b) = (root(&mut parents, *first), root(&mut parents, *other));
             if let Some(parent) = parents.get_mut(a.max(b)) {
                 *parent = a.min(b);
             }
         }
     }
-    let mut by_root: BTreeMap<usize, Vec<Claim<'_>>> = BTreeMap::new();
-    for (index, claim) in claims.into_iter().enumerate() {
-        by_root.entry(root(&mut parents, index)).or_default().push(claim);
+    for (index, claim) in claims.iter_mut().enumerate() {
+        claim.group = root(&mut parents, index);
     }
-    by_root.into_values().map(|claims| Group { first_ingress: first_ingress(&claims), claims }).collect()
+    claims.sort_by_key(|claim| claim.group);
 }
 
 /// The text of the lowest first address, IPv4 before IPv6; of two spellings of one address the smaller.
-fn first_ingress<'a>(claims: &[Claim<'a>]) -> &'a str {
+pub(super) fn first_ingress<'a>(claims: &[Claim<'a>]) -> &'a str {
     claims
         .iter()
         .filter_map(|claim| Some((*claim.service.ingress.first()?, claim.service.ingress_text.as_str())))

@@ -58,7 +58,6 @@ pub use why_not::WhyNot;
 use crate::l2::elector::Elector;
 use crate::view::{ServiceId, ServiceView, Snapshot};
 use candidates::{Candidates, Known, Part, fitness};
-use groups::Group;
 use nodes::{Fitness, Nodes};
 use services::{Claim, Rules};
 use shared::{Orders, Shared};
@@ -99,7 +98,8 @@ pub fn intent_with(cache: &mut Cache, snapshot: &Snapshot<'_>) -> Intent {
             Err(why_not) => decision.refuse(service, why_not),
         }
     }
-    for group in groups::groups(claims) {
+    groups::group(&mut claims);
+    for group in claims.chunk_by(|a, b| a.group == b.group) {
         decision.decide(group);
     }
     let intent = decision.end();
@@ -149,10 +149,11 @@ impl Decision<'_, '_> {
     }
 
     /// Elects for one group and writes the verdicts of its members.
-    fn decide(&mut self, group: Group<'_>) {
-        self.elector.keep(group.first_ingress);
+    fn decide(&mut self, group: &[Claim<'_>]) {
+        let first_ingress = groups::first_ingress(group);
+        self.elector.keep(first_ingress);
         let mut active = Vec::new();
-        for claim in group.claims {
+        for claim in group {
             match claim.barred.clone() {
                 Some(why_not) => self.refuse(claim.service, why_not),
                 None => active.push(claim),
@@ -162,7 +163,7 @@ impl Decision<'_, '_> {
             return;
         }
         let parts: Vec<Part> = active.iter().map(|claim| self.part(claim)).collect();
-        let elected = self.elect(group.first_ingress, &active, &parts);
+        let elected = self.elect(first_ingress, &active, &parts);
         let mut drafts = BTreeMap::new();
         for (number, (claim, part)) in active.iter().zip(&parts).enumerate() {
             let verdict = self.verdict(&elected, number, claim, part, &mut drafts);
@@ -198,7 +199,7 @@ impl Decision<'_, '_> {
         }
     }
 
-    fn elect(&mut self, text: &str, active: &[Claim<'_>], parts: &[Part]) -> Elected {
+    fn elect(&mut self, text: &str, active: &[&Claim<'_>], parts: &[Part]) -> Elected {
         // Preferences of all that share the address count.
         let union = match parts {
             [alone] => alone.set,

@@ -1,8 +1,10 @@
 //! What can be said of a Service without looking at nodes: is it ours to announce, from which pool, by which
 //! advertisements.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use patina_crds::config::{Config, L2Advertisement, Pool};
 use patina_crds::net::{Family, to_number};
@@ -15,10 +17,12 @@ use crate::view::{Options, ServiceView};
 #[derive(Clone, Debug)]
 pub(super) struct Claim<'a> {
     pub(super) service: &'a ServiceView,
-    /// Indexes into [`Config::l2_advertisements`] of those that match pool and Service.
-    pub(super) advertisements: Vec<usize>,
+    /// Indexes into [`Config::l2_advertisements`] of those that match pool and Service; the same list for many.
+    pub(super) advertisements: Rc<[usize]>,
     /// Why no node announces it although the addresses are ours. It still counts as one that holds them.
     pub(super) barred: Option<WhyNot>,
+    /// The first of those that share addresses with it, by [`group`](super::groups::group).
+    pub(super) group: usize,
 }
 
 /// The configuration, indexed for many Services.
@@ -30,6 +34,8 @@ pub(super) struct Rules<'a> {
     ranges: BTreeMap<(Family, u128), (u128, &'a Pool)>,
     /// Per pool: the advertisements that cover it, with their indexes.
     by_pool: BTreeMap<&'a str, Vec<(usize, &'a L2Advertisement)>>,
+    /// What was last said about a Service.
+    last: RefCell<Rc<[usize]>>,
 }
 
 impl<'a> Rules<'a> {
@@ -46,7 +52,7 @@ impl<'a> Rules<'a> {
                 by_pool.entry(pool).or_default().push((index, advertisement));
             }
         }
-        Self { config, options, ranges, by_pool }
+        Self { config, options, ranges, by_pool, last: RefCell::default() }
     }
 
     /// The pool of its addresses, or why the Service is not ours to announce, by layer 2 or by BGP.
@@ -58,10 +64,7 @@ impl<'a> Rules<'a> {
         let ours = self.options.lb_class.as_deref().filter(|class| !class.is_empty());
         let found = service.class.as_deref();
         if found != ours {
-            return Err(WhyNot::OtherClass {
-                ours: ours.map(str::to_owned),
-                found: found.map(str::to_owned),
-            });
+            return Err(WhyNot::OtherClass { ours: ours.map(Box::from), found: found.map(Box::from) });
         }
         let Some(first) = service.ingress.first() else {
             let text = &service.ingress_text;
@@ -93,13 +96,18 @@ impl<'a> Rules<'a> {
             Some(WhyNot::NoMatchingAdvertisement { pool: pool.name.clone(), bgp })
         } else if let (Some(_), Some((_, advertisement))) = (&service.shared_key, selecting) {
             // The mere presence of the annotation counts, and one advertisement with selectors is enough (api 1.2).
-            Some(WhyNot::SharedIpWithServiceSelector(advertisement.source.clone()))
+            Some(WhyNot::SharedIpWithServiceSelector(Box::new(advertisement.source.clone())))
         } else if !service.endpoints.iter().any(|endpoint| endpoint.usable) {
             Some(WhyNot::NoEndpoints)
         } else {
             None
         };
-        Ok(Claim { service, advertisements: matching.iter().map(|(index, _)| *index).collect(), barred })
+        let matching = matching.iter().map(|(index, _)| *index);
+        let mut last = self.last.borrow_mut();
+        if !matching.clone().eq(last.iter().copied()) {
+            *last = matching.collect();
+        }
+        Ok(Claim { service, advertisements: Rc::clone(&last), barred, group: 0 })
     }
 
     fn pool_of(&self, ip: IpAddr) -> Option<&'a Pool> {

@@ -22,9 +22,9 @@ pub enum WhyNot {
     /// `spec.loadBalancerClass` is not the one we serve.
     OtherClass {
         /// The class we serve.
-        ours: Option<String>,
+        ours: Option<Box<str>>,
         /// The Service's class.
-        found: Option<String>,
+        found: Option<Box<str>>,
     },
     /// No address in its status yet.
     NoIpAllocated,
@@ -40,7 +40,7 @@ pub enum WhyNot {
         bgp: bool,
     },
     /// It may share its address, and an advertisement with `serviceSelectors` matches it.
-    SharedIpWithServiceSelector(ObjectRef),
+    SharedIpWithServiceSelector(Box<ObjectRef>),
     /// It has no usable endpoint at all.
     NoEndpoints,
     /// No Node object of this name; only about this node.
@@ -117,7 +117,7 @@ impl fmt::Display for WhyNot {
         match self {
             Self::NotLoadBalancer => f.write_str("the Service is not of type LoadBalancer"),
             Self::OtherClass { ours, found } => {
-                let name = |class: &Option<String>| match class {
+                let name = |class: &Option<Box<str>>| match class {
                     Some(class) => format!("loadBalancerClass {class:?}"),
                     None => "no loadBalancerClass".to_owned(),
                 };
