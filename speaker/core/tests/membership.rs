@@ -396,3 +396,26 @@ fn deadlines_that_always_come_late_kill_nobody() {
         assert!(swarm.whole() && swarm.false_verdicts(&BTreeSet::new()).is_empty());
     });
 }
+
+#[test]
+fn those_that_are_not_heard_are_dead_for_the_others_and_come_back_without_a_storm() {
+    each_seed("one way", |seed| {
+        for (count, mute, network) in [(3, vec![2], LAN), (8, vec![0, 5], LAN), (6, vec![1, 2, 3], BAD)] {
+            let mut swarm = Swarm::started(count, network, seed);
+            swarm.silence(&mute);
+            swarm.run(Duration::from_secs(5));
+            for node in (0..count).filter(|node| !mute.contains(node)) {
+                let members = swarm.members(node);
+                assert!(mute.iter().all(|mute| !members.contains(&name(*mute))), "{count}: {members:?}");
+            }
+            swarm.heal();
+            let before = swarm.messages;
+            let whole = swarm.run_until(Duration::from_secs(5), Swarm::whole).expect("whole again");
+            assert!(whole <= MS(1000), "{count}: {whole:?}");
+            swarm.run(Duration::from_secs(2));
+            assert!(swarm.whole(), "and it stays so");
+            let each = (swarm.messages - before) / count as u64;
+            assert!(each < 600, "{count}: each sent {each} messages in some two seconds");
+        }
+    });
+}

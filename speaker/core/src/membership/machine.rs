@@ -502,9 +502,15 @@ impl Machine {
             return self.heard_on_segment(now, from, sender, &body);
         }
         let introduces = matches!(body, Body::Intro { .. });
+        let about_us = if let Body::Ping { you, .. } | Body::Pong { you, .. } = body { you } else { None };
         match self.roster.peers.get_mut(&sender.key) {
             None if introduces => {}
-            None => return self.send_at(from, &self.intro(true)),
+            // If it takes us to be dead, it is a new life of ours that we introduce: the one that it knows would be answered
+            // just so again, for ever.
+            None => {
+                self.mind(now, about_us);
+                return self.send_at(from, &self.intro(true));
+            }
             // From a life that is over; or from a later start whose random number is lower. It alone can tell, and goes
             // beyond what we know.
             Some(peer) if sender.life < peer.life => {
@@ -532,16 +538,16 @@ impl Machine {
                     if !matches!(body, Body::Pong { .. }) {
                         self.send_at(from, &Body::Pong { nonce: 0, alive, said: self.said, you });
                     }
-                    if let Body::Ping { you, .. } | Body::Pong { you, .. } = body {
-                        self.mind(now, you);
-                    }
-                    return;
+                    return self.mind(now, about_us);
                 }
                 Status::Left => return,
             },
             // Another life: who is it now?
             Some(_) if introduces => {}
-            Some(_) => return self.send_at(from, &self.intro(true)),
+            Some(_) => {
+                self.mind(now, about_us);
+                return self.send_at(from, &self.intro(true));
+            }
         }
         self.body(now, from, sender, body, rest);
     }
