@@ -12,9 +12,9 @@ use kube::{Api, ResourceExt as _};
 use super::PROBE_EVERY;
 use super::story::{Story, seconds};
 use crate::client::requests;
+use crate::lab::Lab;
 use crate::lab::plan::{CLIENT_V4, NodePlan};
 use crate::lab::topology::mac_text;
-use crate::lab::Lab;
 use crate::neighbour::{ANSWER, Watch};
 
 const CONFIG_MAP: &str = include_str!("../../tutorials/metallb-0.11-configmap.yaml");

@@ -214,5 +214,5 @@ fn a_group_that_cannot_be_joined_is_tried_again_and_ipv4_goes_on_meanwhile() {
 /// Packet sockets in the node's namespace that are bound to a protocol.
 fn packet_sockets(wire: &Wire) -> usize {
     let table = wire.node.run(|| std::fs::read_to_string("/proc/thread-self/net/packet")).unwrap().unwrap();
-    table.lines().skip(1).filter(|line| !line.split_whitespace().nth(3).is_some_and(|p| p == "0000")).count()
+    table.lines().skip(1).filter(|line| line.split_whitespace().nth(3).is_none_or(|p| p != "0000")).count()
 }

@@ -71,7 +71,8 @@ impl Wire {
         let thread = std::thread::spawn({
             let (node, registry, fence) = (node.clone(), registry.clone(), fence.clone());
             let careless = Arc::clone(&careless);
-            move || drive(&node, wanted, claims, wanted_pauses, &careless, fence, &registry, &ready)
+            let reins = Reins { vips: wanted, claims, pauses: wanted_pauses, careless, fence };
+            move || drive(&node, reins, &registry, &ready)
         });
         is_ready.recv().unwrap();
         let (vips, heard, thread) = (Some(vips), Mutex::new(heard), Some(thread));
@@ -232,18 +233,19 @@ fn mac_of(netns: &Netns) -> [u8; 6] {
     bytes.try_into().unwrap()
 }
 
+/// What the test holds the driver by.
+struct Reins {
+    vips: watch::Receiver<Vips>,
+    claims: mpsc::UnboundedSender<Claim>,
+    pauses: mpsc::UnboundedReceiver<Pause>,
+    careless: Arc<AtomicBool>,
+    fence: Fence,
+}
+
 /// The thread of the speaker: its interfaces, its driver, and in the place of its decisions what the test wants,
 /// everywhere.
-fn drive(
-    node: &Netns,
-    mut vips: watch::Receiver<Vips>,
-    claims: mpsc::UnboundedSender<Claim>,
-    mut pauses: mpsc::UnboundedReceiver<Pause>,
-    careless: &AtomicBool,
-    fence: Fence,
-    registry: &Registry,
-    ready: &sync::Sender<()>,
-) {
+fn drive(node: &Netns, reins: Reins, registry: &Registry, ready: &sync::Sender<()>) {
+    let Reins { mut vips, claims, mut pauses, careless, fence } = reins;
     node.enter_this_thread().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
