@@ -12,10 +12,9 @@ use patina_speaker_core::view::{Member, Members, ServiceId, Snapshot};
 
 pub use cause::{Cause, Gone};
 
-/// Who led each Service at the last decision, and why this node leads what it leads.
+/// Why this node leads what it leads.
 #[derive(Debug, Default)]
 pub struct Moves {
-    leaders: BTreeMap<ServiceId, Option<Arc<str>>>,
     /// Of the Services that this node leads since some decision, and that were not asked for yet.
     causes: BTreeMap<ServiceId, Cause>,
     /// How many interfaces of each speaker can be announced on.
@@ -25,27 +24,28 @@ pub struct Moves {
 }
 
 impl Moves {
-    /// Compares with the last decision. `down`: why speakers are taken to be dead. Returns those nodes whose speakers are dead
+    /// Compares with the decision before. `down`: why speakers are taken to be dead. Returns those nodes whose speakers are dead
     /// and that this node replaces.
     pub fn decided(
         &mut self,
         snapshot: &Snapshot<'_>,
         down: &BTreeMap<String, Down>,
+        before: &Intent,
         intent: &Intent,
     ) -> BTreeSet<Arc<str>> {
         let mut replaced = BTreeSet::new();
         let links = snapshot.members.iter().map(|(node, member)| (node.clone(), links(member))).collect();
         let links = std::mem::replace(&mut self.links, links);
         let around = Around { snapshot, down, links_before: &links };
-        let mut before = std::mem::take(&mut self.leaders);
         for (id, verdict) in &intent.verdicts {
-            let leader = before.remove(id);
-            let led = leader.as_ref().is_some_and(|leader| leader.as_deref() == Some(snapshot.node));
+            let old = before.verdicts.get(id);
             if !verdict.mine {
                 self.causes.remove(id);
-            } else if !led {
-                let cause = match leader.flatten() {
-                    Some(previous) => around.why(verdict, &previous),
+            } else if !old.is_some_and(|old| old.mine) {
+                // A leader that could not announce (its interface was missing) had not taken over.
+                let leader = old.and_then(|old| old.leader.as_ref());
+                let cause = match leader.filter(|leader| ***leader != *snapshot.node) {
+                    Some(previous) => around.why(verdict, previous),
                     None if self.started => Cause::First,
                     None => Cause::Started,
                 };
@@ -54,9 +54,6 @@ impl Moves {
                 }
                 self.causes.insert(id.clone(), cause);
             }
-            // A leader that cannot announce (its interface is missing) has not taken over.
-            let leads_only = verdict.leader.as_deref() == Some(snapshot.node) && !verdict.mine;
-            self.leaders.insert(id.clone(), verdict.leader.clone().filter(|_| !leads_only));
         }
         self.causes.retain(|id, _| intent.verdicts.contains_key(id));
         self.started = true;
@@ -191,7 +188,7 @@ mod tests {
             }
         }
 
-        fn decided(&self, moves: &mut Moves, leader: Option<&str>) -> usize {
+        fn decided(&self, (moves, before): &mut (Moves, Intent), leader: Option<&str>) -> usize {
             let (config, options) = (Config::default(), Options::default());
             let snapshot = Snapshot {
                 node: "me",
@@ -202,17 +199,19 @@ mod tests {
                 interfaces: &[],
                 options: &options,
             };
-            moves.decided(&snapshot, &self.down, &led_by(leader, &self.candidates)).len()
+            let intent = led_by(leader, &self.candidates);
+            let before = std::mem::replace(before, intent.clone());
+            moves.decided(&snapshot, &self.down, &before, &intent).len()
         }
 
         /// The cause that is told when the lead changes from `before` to this node.
         fn cause(&self, before: Option<&str>) -> Cause {
-            let (mut moves, id) = (Moves::default(), ServiceId::new("default", "web"));
+            let (mut moves, id) = (<(Moves, Intent)>::default(), ServiceId::new("default", "web"));
             Self::plain().decided(&mut moves, before);
             let replaced = self.decided(&mut moves, Some("me"));
-            let cause = moves.take(&id);
+            let cause = moves.0.take(&id);
             assert_eq!(replaced == 1, matches!(cause, Cause::Died { .. }), "{cause}");
-            assert_eq!(moves.take(&id), Cause::Again, "told once");
+            assert_eq!(moves.0.take(&id), Cause::Again, "told once");
             cause
         }
 
@@ -278,20 +277,20 @@ mod tests {
 
     #[test]
     fn what_was_before_the_first_decision_is_not_known() {
-        let (mut moves, id) = (Moves::default(), ServiceId::new("default", "web"));
+        let (mut moves, id) = (<(Moves, Intent)>::default(), ServiceId::new("default", "web"));
         Scene::plain().decided(&mut moves, Some("me"));
         Scene::plain().decided(&mut moves, Some("me"));
-        assert_eq!(moves.take(&id), Cause::Started);
-        assert_eq!(moves.take(&id).word(), "again");
+        assert_eq!(moves.0.take(&id), Cause::Started);
+        assert_eq!(moves.0.take(&id).word(), "again");
     }
 
     #[test]
     fn who_lost_the_lead_again_before_it_announced_has_no_cause_left() {
-        let (mut moves, id) = (Moves::default(), ServiceId::new("default", "web"));
+        let (mut moves, id) = (<(Moves, Intent)>::default(), ServiceId::new("default", "web"));
         Scene::plain().decided(&mut moves, Some("other"));
         Scene::plain().decided(&mut moves, Some("me"));
         Scene::plain().decided(&mut moves, Some("other"));
-        assert_eq!(moves.take(&id), Cause::Again);
+        assert_eq!(moves.0.take(&id), Cause::Again);
     }
 
     #[test]

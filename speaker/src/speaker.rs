@@ -228,7 +228,8 @@ impl Speaker {
 
         let nobody = BTreeMap::new();
         let down = self.members.as_ref().map(|members| Arc::clone(&members.state.borrow().down));
-        let replaced = state.moves.decided(&snapshot, down.as_deref().unwrap_or(&nobody), &intent);
+        let replaced =
+            state.moves.decided(&snapshot, down.as_deref().unwrap_or(&nobody), &state.intent, &intent);
         for (node, last_sign) in std::mem::take(&mut state.deaths) {
             if replaced.contains(&*node) {
                 let after = sent.duration_since(last_sign);

@@ -7,19 +7,25 @@
 mod api;
 #[path = "memory/counting.rs"]
 mod counting;
+#[path = "memory/shown.rs"]
+mod shown;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patina_crds::config::{self, Config, Resources};
+use patina_crds::net::Family;
 use patina_crds::types::{IPAddressPool, IPAddressPoolSpec, L2Advertisement, L2AdvertisementSpec};
 use patina_runtime::flags::{METALLB_REFUSED, try_parse};
 use patina_runtime::tasks::Tasks;
+use patina_speaker::moves::Moves;
 use patina_speaker::settings::Settings;
 use patina_speaker::watch::Cluster;
-use patina_speaker_core::intent::{Cache, intent_with};
+use patina_speaker_core::intent::{Cache, Intent, intent_with};
+use patina_speaker_core::l2::announcer::{self, Announcer};
 use patina_speaker_core::l2::ownership::{self, Input, Ownership};
+use patina_speaker_core::l2::responder::Responder;
 use patina_speaker_core::view::{InterfaceView, Member, NodeView, Options, Snapshot};
 use tokio::sync::Notify;
 
@@ -35,6 +41,12 @@ const PASSING: usize = 5 << 20;
 const DECIDED: usize = 750;
 /// What is done for an address, for each of all Services: this node leads a third.
 const DONE: usize = 250;
+/// Schedules of announcements.
+const WIRE: usize = 999;
+/// Why what changed hands.
+const MOVED: usize = 999;
+/// Status objects, wanted and written, and series.
+const SHOWN: usize = 999;
 
 #[tokio::test]
 async fn ten_thousand_services_are_kept_in_a_few_hundred_bytes_each() {
@@ -101,7 +113,36 @@ async fn ten_thousand_services_are_kept_in_a_few_hundred_bytes_each() {
     assert!(duties.len() >= led);
     let done = each("done for addresses", before, DONE);
 
-    println!("in all: {} bytes for each Service", watched + decided + done);
+    // What the driver does on the wire, without its sockets.
+    let before = counting::live();
+    let now = Instant::now();
+    let mut announcer = Announcer::new(announcer::Settings::default());
+    let mut responder = Responder::default();
+    announcer.handle(now, announcer::Input::Interface { index: 2, family: Family::V4, mac: [2; 6] });
+    responder.set(Arc::clone(&duties));
+    announcer.handle(now, announcer::Input::Duties(Arc::clone(&duties)));
+    let mut last = now;
+    while let Some(due) = announcer.poll_timeout().filter(|due| *due < now + Duration::from_secs(60)) {
+        announcer.handle_timeout(due);
+        while announcer.poll_output().is_some() {}
+        last = due;
+    }
+    assert!(last > now + Duration::from_secs(5));
+    let wire = each("the wire", before, WIRE);
+
+    let before = counting::live();
+    let mut moves = Moves::default();
+    for last in [&Intent::default(), &intent] {
+        moves.decided(&snapshot, &BTreeMap::new(), last, &intent);
+    }
+    let moved = each("changes of hands", before, MOVED);
+
+    let before = counting::live();
+    let shown = shown::Shown::new(&client, &intent, &bell, &mut tasks).await;
+    let told = each("shown", before, SHOWN);
+    drop(shown);
+
+    println!("in all: {} bytes for each Service", watched + decided + done + wire + moved + told);
     assert!(passing <= PASSING, "{passing} bytes while the lists came");
 }
 

@@ -1,6 +1,7 @@
 //! The membership of many under a virtual clock: sentences, each over several seeds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed expectation is a failed test
 #![allow(unreachable_pub)] // the swarm is shared with an example
+#![allow(clippy::disallowed_methods)] // the runner, unlike the core, has an environment and an origin of its clock
 
 mod swarm;
 

@@ -35,7 +35,8 @@ struct Object {
 }
 
 impl StatusRow {
-    pub(super) fn of(object: &ServiceL2Status, words: &mut Words) -> Self {
+    /// What is kept of it.
+    pub fn of(object: &ServiceL2Status, words: &mut Words) -> Self {
         let service = service_of(object);
         let annotation = |key: &str| object.annotations().get(key).map(String::as_str);
         Self(Arc::new(Object {

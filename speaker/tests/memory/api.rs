@@ -64,6 +64,12 @@ fn list(target: &str, services: usize) -> Value {
     let make: fn(usize) -> Value = match path.rsplit('/').next() {
         Some("services") => service,
         Some("endpointslices") => slice,
+        // Of one of three speakers.
+        Some("servicel2statuses") => {
+            return json!({
+                "metadata": {"resourceVersion": "1"}, "items": (0..services / 3).map(status).collect::<Vec<_>>(),
+            });
+        }
         _ => return json!({"metadata": {"resourceVersion": "1"}, "items": []}),
     };
     let from = parameter("continue").map_or(0, |token| token.parse().unwrap());
@@ -121,5 +127,24 @@ fn slice(n: usize) -> Value {
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         "endpoints": [endpoint(n % 50), endpoint((n * 7 + 1) % 50)],
+    })
+}
+
+/// As this speaker writes them.
+fn status(n: usize) -> Value {
+    let (namespace, name) = (format!("team-{}", n % 50), format!("service-{n:05}"));
+    json!({
+        "metadata": {
+            "namespace": "patina-system", "name": format!("l2-{n:05}"), "uid": format!("2f0f0f0f-0000-4000-8000-{n:012}"),
+            "labels": {
+                "metallb.io/node": "n01", "metallb.io/service-name": name, "metallb.io/service-namespace": namespace,
+            },
+            "annotations": {
+                "patina.io/since": "2026-01-01T00:00:00.123Z", "patina.io/cause": "speakerDied", "patina.io/from": "n02",
+            },
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "speaker-x", "uid": "pod"}],
+        },
+        "spec": {},
+        "status": {"node": "n01", "serviceName": name, "serviceNamespace": namespace, "interfaces": [{"name": "eth0"}]},
     })
 }
