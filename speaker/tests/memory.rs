@@ -38,15 +38,15 @@ const WATCHED: usize = 900;
 /// While a list comes in, over what is kept of it.
 const PASSING: usize = 5 << 20;
 /// A verdict and what could be announced, with what the next decision needs of this one.
-const DECIDED: usize = 750;
+const DECIDED: usize = 80;
 /// What is done for an address, for each of all Services: this node leads a third.
 const DONE: usize = 250;
 /// Schedules of announcements.
-const WIRE: usize = 999;
+const WIRE: usize = 80;
 /// Why what changed hands.
-const MOVED: usize = 999;
+const MOVED: usize = 40;
 /// Status objects, wanted and written, and series.
-const SHOWN: usize = 999;
+const SHOWN: usize = 420;
 
 #[tokio::test]
 async fn ten_thousand_services_are_kept_in_a_few_hundred_bytes_each() {
