@@ -67,7 +67,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn_thread("layer2", || driver.run())?;
 
     let (wanted, wishes) = watch::channel(Wanted::default());
-    let written = StatusWriter::start(&client, &common.namespace, &settings.node_name, wishes, &mut tasks);
+    let (node, churn) = (&settings.node_name, cluster.churn().clone());
+    let written = StatusWriter::start(&client, &common.namespace, node, wishes, churn, &mut tasks);
     let (conflicts, wishes) = watch::channel(conflicts::Wanted::default());
     ConflictWriter::start(&client, &common.namespace, &settings.node_name, wishes, &mut tasks);
 

@@ -221,6 +221,8 @@ impl Speaker {
             state.deaths.clear();
             return true;
         }
+        // It was made anew, whatever is different; the one before goes.
+        self.cluster.churn().add(intent.verdicts.len());
         let decided = Instant::now();
         state.ownership.handle(decided, ownership::Input::Decided(Arc::clone(&intent.l2)));
         send(&self.desired, &mut state.ownership, &state.interfaces);

@@ -107,6 +107,12 @@ impl Cause {
     /// The node that announced it before.
     #[must_use]
     pub fn from(&self) -> Option<&str> {
+        self.predecessor().map(|from| &**from)
+    }
+
+    /// The same, to be kept.
+    #[must_use]
+    pub fn predecessor(&self) -> Option<&Arc<str>> {
         match self {
             Self::Started | Self::First | Self::Again => None,
             Self::Died { from, .. }

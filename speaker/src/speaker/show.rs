@@ -1,5 +1,6 @@
 //! What people see: status objects, events, metrics, log.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,10 +8,10 @@ use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use patina_runtime::events::{EventType, Published};
-use patina_speaker_core::intent::Intent;
+use patina_speaker_core::intent::{Intent, L2Announcement, Verdict};
 use patina_speaker_core::l2::duty::Claim;
 use patina_speaker_core::l2::ownership::{self, Gave, Output};
-use patina_speaker_core::view::ServiceId;
+use patina_speaker_core::view::{InterfaceView, ServiceId};
 
 use super::{LONGEST_REST, REST, Speaker, State};
 use crate::conflicts::{self, Seen};
@@ -101,51 +102,47 @@ impl Speaker {
 
     /// Which Services are announced from here now, and since when, and why.
     fn show_services(&mut self, state: &mut State) {
-        let mut services: BTreeMap<ServiceId, BTreeSet<String>> = BTreeMap::new();
-        let mut announced = BTreeSet::new();
+        let mut services: BTreeMap<ServiceId, NameSet> = BTreeMap::new();
+        let mut announced = Vec::with_capacity(state.holding.len());
+        let mut names = Names { interfaces: &state.interfaces, all: Arc::default(), last: None };
         for ip in &state.holding {
             if state.ownership.state(*ip) != Some(ownership::State::Announcing) {
                 continue; // being handed over: the successor shows it
             }
             let Some(announcement) = state.intent.l2.get(ip) else { continue };
             for id in &announcement.services {
-                announced.insert((id.clone(), *ip));
-                let verdict = state.intent.verdicts.get(id);
-                let names = services.entry(id.clone()).or_default();
-                match verdict.filter(|verdict| verdict.mine) {
-                    Some(verdict) if verdict.all_interfaces => {}
-                    Some(verdict) => names.extend(verdict.interfaces.iter().cloned()),
-                    // Another leads, and waits for us (failback).
-                    None => names.extend(
-                        state
-                            .interfaces
-                            .iter()
-                            .filter(|interface| announcement.interfaces.contains(&interface.index))
-                            .map(|interface| interface.name.clone()),
-                    ),
+                announced.push((id.clone(), *ip));
+                let names = names.of(announcement, state.intent.verdicts.get(id));
+                match services.entry(id.clone()) {
+                    Entry::Vacant(entry) => drop(entry.insert(names)),
+                    Entry::Occupied(entry) if *entry.get() == names => {}
+                    Entry::Occupied(entry) => {
+                        Arc::make_mut(entry.into_mut()).extend(names.iter().cloned());
+                    }
                 }
             }
         }
         let now = Timestamp::now();
-        let mut shown = BTreeMap::new();
+        let mut shown = Vec::with_capacity(services.len());
         for (id, interfaces) in services {
             let entry = match state.shown.get(&id) {
                 Some(before) => Shown { interfaces, ..before.clone() },
                 None => {
                     let cause = state.moves.take(&id);
                     self.took(&id, &cause, state.known.contains(&id));
-                    let from = cause.from().map(Arc::from);
+                    let from = cause.predecessor().cloned();
                     Shown { interfaces, since: now, cause: cause.word(), from }
                 }
             };
-            shown.insert(id, entry);
+            shown.push((id, entry));
         }
+        let shown: BTreeMap<_, _> = shown.into_iter().collect();
         state.known.clear();
         if shown != *state.shown {
             state.shown = Arc::new(shown);
         }
         self.metrics.announced.set(i64::try_from(state.holding.len()).unwrap_or(i64::MAX));
-        self.announced.set(announced);
+        self.announced.set(announced.into_iter().collect());
         let wanted = Wanted { services: Arc::clone(&state.shown), owner: self.owner() };
         self.wanted.send_if_modified(|current| crate::watch::replace(current, wanted));
     }
@@ -181,6 +178,38 @@ impl Speaker {
     fn owner(&self) -> Option<crate::watch::PodIdentity> {
         let common = &self.settings.common;
         self.cluster.pod(&common.namespace, &common.pod_name)
+    }
+}
+
+/// Names of interfaces.
+type NameSet = Arc<BTreeSet<String>>;
+
+/// Finds them, one list for all that have the same.
+struct Names<'a> {
+    interfaces: &'a [InterfaceView],
+    /// All of them, which is told by naming none.
+    all: NameSet,
+    /// Of these indexes.
+    last: Option<(Arc<BTreeSet<u32>>, NameSet)>,
+}
+
+impl Names<'_> {
+    /// Of the interfaces on which an address is announced for a Service.
+    fn of(&mut self, announcement: &L2Announcement, verdict: Option<&Arc<Verdict>>) -> NameSet {
+        if let Some(verdict) = verdict.filter(|verdict| verdict.mine) {
+            return Arc::clone(if verdict.all_interfaces { &self.all } else { &verdict.interfaces });
+        }
+        // Another leads, and waits for us (failback).
+        if let Some((indexes, names)) = &self.last
+            && Arc::ptr_eq(indexes, &announcement.interfaces)
+        {
+            return Arc::clone(names);
+        }
+        let ours = |interface: &&InterfaceView| announcement.interfaces.contains(&interface.index);
+        let names = self.interfaces.iter().filter(ours).map(|interface| interface.name.clone());
+        let names = Arc::new(names.collect());
+        self.last = Some((Arc::clone(&announcement.interfaces), Arc::clone(&names)));
+        names
     }
 }
 

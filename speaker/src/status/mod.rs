@@ -26,6 +26,7 @@ use plan::Action;
 pub use plan::{Shown, Wanted};
 pub use row::{StatusRow, Written};
 
+use crate::memory::Churn;
 use crate::watch::words::Words;
 
 /// Requests that are under way at the same time.
@@ -55,6 +56,7 @@ pub struct StatusWriter {
     swept: BTreeSet<ServiceId>,
     /// Made by us, not yet seen in the watch.
     unseen: BTreeMap<ServiceId, Instant>,
+    churn: Churn,
 }
 
 impl StatusWriter {
@@ -64,6 +66,7 @@ impl StatusWriter {
         namespace: &str,
         node: &str,
         wanted: watch::Receiver<Wanted>,
+        churn: Churn,
         tasks: &mut Tasks,
     ) -> Written {
         let api: Api<ServiceL2Status> = Api::namespaced(client.clone(), namespace);
@@ -80,6 +83,7 @@ impl StatusWriter {
             bell,
             swept: BTreeSet::new(),
             unseen: BTreeMap::new(),
+            churn,
         };
         tasks.spawn_finishing("status", writer.run(tasks.shutdown()));
         written
@@ -149,6 +153,8 @@ impl StatusWriter {
             .buffer_unordered(PARALLEL);
         let mut made = Vec::new();
         while let Some((action, result)) = results.next().await {
+            // Requests, their answers, and what the watch tells of them.
+            self.churn.add(1);
             match (action, result) {
                 (Action::Create(id), Ok(Done::Made)) => made.push(id),
                 (_, Ok(_)) => {}

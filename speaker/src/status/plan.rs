@@ -30,8 +30,8 @@ pub struct Wanted {
 /// What is shown of one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
-    /// The interfaces that it is announced on; none means all.
-    pub interfaces: BTreeSet<String>,
+    /// The interfaces that it is announced on; none means all. One list for many Services.
+    pub interfaces: Arc<BTreeSet<String>>,
     /// When this node began. The same as long as it announces: each other value is a write.
     pub since: Timestamp,
     /// Why it began, in one word.
@@ -146,7 +146,7 @@ mod tests {
 
     fn wanted(services: &[(&str, &[&str])]) -> Wanted {
         let shown = |interfaces: &[&str]| Shown {
-            interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+            interfaces: Arc::new(interfaces.iter().map(|name| (*name).to_owned()).collect()),
             since: Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap(),
             cause: "speakerDied",
             from: Some("node-0".into()),

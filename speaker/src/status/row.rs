@@ -31,7 +31,7 @@ struct Object {
     cause: Option<Arc<str>>,
     from: Option<Arc<str>>,
     /// Uids.
-    owners: Box<[Arc<str>]>,
+    owners: Arc<[Arc<str>]>,
 }
 
 impl StatusRow {
@@ -47,7 +47,7 @@ impl StatusRow {
             since: annotation(keys::SINCE).and_then(|text| text.parse().ok()),
             cause: annotation(keys::CAUSE).map(|cause| words.text(cause)),
             from: annotation(keys::FROM).map(|node| words.text(node)),
-            owners: object.owner_references().iter().map(|owner| words.text(&owner.uid)).collect(),
+            owners: words.list(object.owner_references().iter().map(|owner| owner.uid.as_str())),
         }))
     }
 
@@ -86,8 +86,8 @@ fn interfaces(object: &ServiceL2Status, id: &ServiceId, words: &mut Words) -> Op
     let about_us = status.node.as_ref() == labels.get(NODE)
         && status.service_name.as_ref() == Some(&id.name)
         && status.service_namespace.as_ref() == Some(&id.namespace);
-    let name = |name: &Option<String>| words.text(name.as_deref().unwrap_or_default());
-    about_us.then(|| status.interfaces.iter().map(|interface| &interface.name).map(name).collect())
+    let names = status.interfaces.iter().map(|interface| interface.name.as_deref().unwrap_or_default());
+    about_us.then(|| words.list(names))
 }
 
 impl Row for StatusRow {

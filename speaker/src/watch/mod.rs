@@ -162,6 +162,12 @@ impl Cluster {
         &self.views
     }
 
+    /// Whoever works through much counts it here.
+    #[must_use]
+    pub fn churn(&self) -> &Churn {
+        &self.churn
+    }
+
     /// Addresses of the speakers on other nodes, as of the last [`Cluster::refresh`]: where the membership may find
     /// somebody. Empty with `--ml-labels=`.
     #[must_use]

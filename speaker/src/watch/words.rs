@@ -12,12 +12,19 @@ use patina_speaker_core::view::{EndpointView, SharedLabels};
 pub struct Words {
     texts: Shared<str>,
     endpoints: Shared<[EndpointView]>,
+    lists: Shared<[Arc<str>]>,
 }
 
 impl Words {
     /// The one copy of this text.
     pub fn text(&mut self, text: &str) -> Arc<str> {
         self.texts.get(text, |text| Arc::from(text))
+    }
+
+    /// The one copy of a list of these texts, as they are.
+    pub fn list<'a>(&mut self, texts: impl Iterator<Item = &'a str>) -> Arc<[Arc<str>]> {
+        let list: Vec<_> = texts.map(|text| self.text(text)).collect();
+        self.lists.get(&list, |list| Arc::from(list))
     }
 
     /// The one copy of this list, without repetitions and in order: how many endpoints there are of a kind matters to

@@ -32,18 +32,20 @@ impl Shown {
         let registry = Registry::new();
         let mut announced = Announced::register(&registry, "n01").unwrap();
         let metrics = L2Metrics::register(&registry).unwrap();
-        let (mut wanted, mut held) = (BTreeMap::new(), BTreeSet::new());
+        let (mut wanted, mut held) = (Vec::new(), Vec::new());
+        let interfaces = Arc::new(BTreeSet::from(["eth0".to_owned()]));
         for (ip, announcement) in intent.leading() {
             metrics.gratuitous(ip);
             for id in &announcement.services {
-                held.insert((id.clone(), ip));
+                held.push((id.clone(), ip));
                 let from = Some(Arc::clone(&announcement.order[0]));
-                let interfaces = BTreeSet::from(["eth0".to_owned()]);
+                let interfaces = Arc::clone(&interfaces);
                 let shown = status::Shown { interfaces, since: Timestamp::now(), cause: "speakerDied", from };
-                wanted.insert(id.clone(), shown);
+                wanted.push((id.clone(), shown));
             }
         }
-        announced.set(held);
+        announced.set(held.into_iter().collect());
+        let wanted = wanted.into_iter().collect();
         let mut words = Words::default();
         let row = move |object: ServiceL2Status| StatusRow::of(&object, &mut words);
         let api = Api::namespaced(client.clone(), "patina-system");
