@@ -71,6 +71,9 @@ pub const CONTRADICT_INTERVAL: Duration = Duration::from_secs(3);
 /// How often membership is told that a node lives.
 pub const HINT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A map into which so much was put one after the other is packed.
+const MANY: usize = 500;
+
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -226,7 +229,9 @@ impl Ownership {
     /// What the wire shall do now. The same `Arc` as before when nothing changed. Ask once per batch of inputs: while
     /// somebody holds the last value a change costs a copy of the map (not of what is in it).
     pub fn duties(&mut self) -> Arc<Duties> {
-        for ip in std::mem::take(&mut self.book.touched) {
+        let touched = std::mem::take(&mut self.book.touched);
+        let many = touched.len() >= MANY;
+        for ip in touched {
             let wanted = self.entries.get(&ip).map(Entry::duty);
             if wanted.as_ref() == self.duties.get(&ip) {
                 continue;
@@ -236,6 +241,13 @@ impl Ownership {
                 Some(duty) => duties.insert(ip, duty),
                 None => duties.remove(&ip),
             };
+        }
+        if many {
+            // Nobody else has seen this value yet, unless nothing is different.
+            if let Some(duties) = Arc::get_mut(&mut self.duties) {
+                pack(duties);
+            }
+            pack(&mut self.entries);
         }
         Arc::clone(&self.duties)
     }
@@ -308,4 +320,9 @@ impl Ownership {
             None => {}
         }
     }
+}
+
+/// Nodes of a map that was filled in order are half empty; those of one that is made at once are full.
+fn pack<K: Ord, V>(map: &mut BTreeMap<K, V>) {
+    *map = std::mem::take(map).into_iter().collect();
 }
