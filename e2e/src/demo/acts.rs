@@ -120,8 +120,10 @@ impl Act<'_> {
         self.story.part("The announcing node dies: SIGKILL for all its processes, and its cable is cut");
         let vip = self.only_address("sample-lb").await?;
         let dead = self.kill_announcer(vip).await?;
-        self.story.show("kubectl get nodes", &kubectl.run(&["get", "nodes"])?);
         self.lab.endpoints("default", "sample-lb", 2).await?;
+        self.story
+            .say("The speakers did not wait for the API server, which takes the node for dead only now.");
+        self.story.show("kubectl get nodes", &kubectl.run(&["get", "nodes"])?);
         self.after_a_death(SocketAddr::new(vip, 8080), &dead).await?;
         self.lab.power_on(&dead.name)?;
         self.lab.node_is_back(&dead.name).await?;
