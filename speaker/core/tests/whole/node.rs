@@ -54,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) deciding: bool,
     pub(crate) liveness: Liveness,
     pub(crate) stations: Arc<BTreeMap<Mac, Arc<str>>>,
+    /// Speakers that it takes to be dead, and did not hear leave.
+    pub(crate) missed: BTreeSet<String>,
     pub(crate) ownership: Ownership,
     pub(crate) announcer: Announcer,
     pub(crate) responder: Responder,
@@ -79,6 +81,7 @@ impl Node {
             leaving: false,
             deciding: false,
             liveness: Liveness::Ideal(Ideal::default()),
+            missed: BTreeSet::new(),
             stations: Arc::default(),
             ownership: Ownership::new(name, ownership::Settings::default()),
             announcer: Announcer::new(announcer::Settings::default()),

@@ -235,9 +235,23 @@ impl World {
                 }
                 Some(membership::Output::Event(event)) => {
                     self.say(|| format!("node-{n} {event:?}"));
+                    if matches!(event, membership::Event::Answered { .. }) {
+                        continue;
+                    }
                     news = true;
-                    if event == membership::Event::Unfenced {
-                        self.nodes[n].ownership.handle(self.now, ownership::Input::Woken);
+                    // As the shell does (speaker/src/speaker/members.rs).
+                    let node = &mut self.nodes[n];
+                    match event {
+                        membership::Event::Unfenced => {
+                            node.ownership.handle(self.now, ownership::Input::Woken);
+                        }
+                        membership::Event::Down { node: gone, cause } if cause != membership::Down::Left => {
+                            node.missed.insert(gone);
+                        }
+                        membership::Event::Up { node: back } if node.missed.remove(&back) => {
+                            node.ownership.handle(self.now, ownership::Input::Rejoined);
+                        }
+                        _ => {}
                     }
                     self.changed = true;
                 }
