@@ -37,7 +37,8 @@ fn resource(version: &str, kind: &str, name: &str, spec: &str) -> String {
 }
 
 /// Kind, a nested field of it, and a word of its explanation.
-const EXPLAINED: [(&str, &str, &str); 10] = [
+const EXPLAINED: [(&str, &str, &str); 11] = [
+    ("addressconflict", "spec.mac", "MAC"),
     ("addressreservation", "spec.service.name", "Service"),
     ("ipaddresspool", "spec.serviceAllocation.namespaceSelectors.matchExpressions.operator", "NotIn"),
     ("l2advertisement", "spec.preferredNodeSelectors.weight", "1 to 100"),
@@ -61,7 +62,7 @@ async fn every_kind_is_established_explained_and_decodes_without_a_spec() {
     }
     for (kind, field, word) in EXPLAINED {
         let whole = plane.kubectl(&["explain", kind]).await.unwrap();
-        let group = if kind == "addressreservation" { types::OUR_GROUP } else { types::GROUP };
+        let group = if kind.starts_with("address") { types::OUR_GROUP } else { types::GROUP };
         assert!(whole.contains(&format!("GROUP:      {group}\n")) && whole.contains("spec"), "{whole}");
         let nested = plane.kubectl(&["explain", &format!("{kind}.{field}")]).await.unwrap();
         assert!(nested.contains(word), "{kind}.{field}: {nested}");
