@@ -37,7 +37,7 @@ struct Node {
     kill: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     _tasks: Tasks,
-    _peers: watch::Sender<BTreeSet<IpAddr>>,
+    _peers: watch::Sender<Option<BTreeSet<IpAddr>>>,
 }
 
 impl Net {
@@ -69,7 +69,7 @@ impl Net {
     fn start(&self, node: u8, key: &str, all: &[u8]) -> Node {
         self.write_key(node, key);
         let settings = settings(node, self.ip(node), &self.keys(node));
-        let (tell, peers) = watch::channel(all.iter().map(|node| self.ip(*node)).collect());
+        let (tell, peers) = watch::channel(Some(all.iter().map(|node| self.ip(*node)).collect()));
         let (registry, fence, tasks) = (Registry::new(), Fence::closed(), Tasks::new());
         let metrics = MembershipMetrics::register(&registry).unwrap();
         let bell = Arc::new(Notify::new());

@@ -68,7 +68,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let (wanted, wishes) = watch::channel(Wanted::default());
     let (node, churn) = (&settings.node_name, cluster.churn().clone());
-    let written = StatusWriter::start(&client, &common.namespace, node, wishes, churn, &mut tasks);
+    let written =
+        StatusWriter::start(&client, &common.namespace, node, wishes, churn, Arc::clone(&bell), &mut tasks);
     let (conflicts, wishes) = watch::channel(conflicts::Wanted::default());
     ConflictWriter::start(&client, &common.namespace, &settings.node_name, wishes, &mut tasks);
 

@@ -45,7 +45,8 @@ pub struct Driver {
     pub(super) port: u16,
     pub(super) state: watch::Sender<State>,
     pub(super) bell: Arc<Notify>,
-    pub(super) peers: watch::Receiver<BTreeSet<IpAddr>>,
+    /// `None`: nobody has said yet where speakers are, which is not the same as that there are none.
+    pub(super) peers: watch::Receiver<Option<BTreeSet<IpAddr>>>,
     pub(super) said: watch::Receiver<Member>,
     pub(super) hints: mpsc::Receiver<String>,
     pub(super) leaves: watch::Receiver<bool>,
@@ -116,7 +117,10 @@ impl Driver {
     fn wake(&mut self, wake: Wake, buffer: &mut [u8]) -> bool {
         let input = match wake {
             Wake::Datagrams | Wake::Time => return false,
-            Wake::Peers => Input::Peers(self.places()),
+            Wake::Peers => match self.places() {
+                Some(places) => Input::Peers(places),
+                None => return false,
+            },
             Wake::Say => Input::Say(self.said.borrow_and_update().clone()),
             Wake::Hint(node) => Input::Hint { node },
             Wake::Leave => Input::Leave,
@@ -224,13 +228,10 @@ impl Driver {
         self.metrics.sent(sent.is_ok());
     }
 
-    fn places(&mut self) -> BTreeSet<SocketAddr> {
+    fn places(&mut self) -> Option<BTreeSet<SocketAddr>> {
         let peers = self.peers.borrow_and_update();
-        peers
-            .iter()
-            .filter(|ip| self.sockets.is_peer(**ip))
-            .map(|ip| SocketAddr::new(*ip, self.port))
-            .collect()
+        let peers = peers.as_ref()?.iter().filter(|ip| self.sockets.is_peer(**ip));
+        Some(peers.map(|ip| SocketAddr::new(*ip, self.port)).collect())
     }
 }
 

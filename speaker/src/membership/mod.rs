@@ -85,7 +85,7 @@ pub enum StartError {
 /// It is configured, and cannot work so. A speaker that went on alone would announce what others announce, too.
 pub fn start(
     settings: &Settings,
-    peers: watch::Receiver<BTreeSet<IpAddr>>,
+    peers: watch::Receiver<Option<BTreeSet<IpAddr>>>,
     bell: Arc<Notify>,
     fence: Fence,
     metrics: MembershipMetrics,
@@ -103,7 +103,7 @@ pub fn start(
 /// As [`start`].
 pub fn prepare(
     settings: &Settings,
-    peers: watch::Receiver<BTreeSet<IpAddr>>,
+    peers: watch::Receiver<Option<BTreeSet<IpAddr>>>,
     bell: Arc<Notify>,
     fence: Fence,
     metrics: MembershipMetrics,

@@ -52,6 +52,8 @@ pub struct StatusWriter {
     wanted: watch::Receiver<Wanted>,
     written: Written,
     bell: Arc<Notify>,
+    /// Rings once, when what was written before is known, or cannot be.
+    recalled: Option<Arc<Notify>>,
     /// Services whose objects of other nodes were removed since we announce them.
     swept: BTreeSet<ServiceId>,
     /// Made by us, not yet seen in the watch.
@@ -67,6 +69,7 @@ impl StatusWriter {
         node: &str,
         wanted: watch::Receiver<Wanted>,
         churn: Churn,
+        recalled: Arc<Notify>,
         tasks: &mut Tasks,
     ) -> Written {
         let api: Api<ServiceL2Status> = Api::namespaced(client.clone(), namespace);
@@ -81,6 +84,7 @@ impl StatusWriter {
             wanted,
             written: written.clone(),
             bell,
+            recalled: Some(recalled),
             swept: BTreeSet::new(),
             unseen: BTreeMap::new(),
             churn,
@@ -104,6 +108,10 @@ impl StatusWriter {
                 changed = self.wanted.changed() => if changed.is_err() { return self.farewell().await },
                 () = self.bell.notified() => {}
                 () = again => {}
+            }
+            if self.written.synced() || self.written.last_error().is_some() {
+                // Whoever waits for it to decide may hear of nothing else.
+                self.recalled.take().inspect(|waiting| waiting.notify_one());
             }
             if !self.written.synced() || self.written.absent() {
                 continue;

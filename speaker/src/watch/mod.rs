@@ -36,7 +36,7 @@ pub struct Cluster {
     pods: Option<Watched<Pod, PodRow>>,
     /// Name of this node.
     node: String,
-    peers: watch::Sender<BTreeSet<IpAddr>>,
+    peers: watch::Sender<Option<BTreeSet<IpAddr>>>,
     seen: Generations,
     views: Views,
     /// Of endpoints that come from several slices.
@@ -172,12 +172,12 @@ impl Cluster {
     /// somebody. Empty with `--ml-labels=`.
     #[must_use]
     pub fn peers(&self) -> BTreeSet<IpAddr> {
-        self.peers.borrow().clone()
+        self.peers.borrow().clone().unwrap_or_default()
     }
 
     /// The same for another task: wakes when the set is another one.
     #[must_use]
-    pub fn follow_peers(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+    pub fn follow_peers(&self) -> watch::Receiver<Option<BTreeSet<IpAddr>>> {
         self.peers.subscribe()
     }
 
@@ -209,7 +209,9 @@ impl Cluster {
     fn find_peers(&self) {
         let Some(pods) = &self.pods else { return };
         let found = pods.read(|pods| members::peers(pods.iter().map(|PodRow(pod)| &**pod), &self.node));
-        self.peers.send_if_modified(|known| replace(known, found));
+        if pods.synced() {
+            self.peers.send_if_modified(|known| replace(known, Some(found)));
+        }
     }
 
     fn members(&self) -> Members {

@@ -118,7 +118,8 @@ impl Machine {
             places.keys().filter(|at| !known.contains(at) && !self.who.addresses.contains(at)).count()
         };
         let through = match &self.places {
-            None => false,
+            // Nobody says where speakers are: then none is awaited for ever.
+            None => now >= self.began + FIRST_ROUND * 5,
             Some(places) => unanswered(places) == 0 || now >= self.began + FIRST_ROUND,
         };
         if through && !self.state.joined {
