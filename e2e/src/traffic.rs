@@ -5,9 +5,7 @@
 //! forgets it ten times a second.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -81,7 +79,6 @@ pub struct Traffic {
     stop: Arc<AtomicBool>,
     shared: Arc<Mutex<Open>>,
     threads: Vec<JoinHandle<Result<()>>>,
-    neighbours: Child,
 }
 
 #[derive(Debug, Default)]
@@ -115,24 +112,18 @@ impl Traffic {
             make_urgent();
             ask(&all, &ours, &stopped, Duration::from_secs(1) / per_second)
         })?;
-        let mut neighbours = Command::new("ip")
-            .args(["-force", "-n", client.name(), "-batch", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("run ip")?;
-        let mut input = neighbours.stdin.take().context("no stdin")?;
         let stopped = Arc::clone(&stop);
+        let netns = client.clone();
         let forget = std::thread::Builder::new().name("forget".into()).spawn(move || {
+            let at = at.ip().to_string();
             while !stopped.load(Ordering::Relaxed) {
-                writeln!(input, "neigh del {} dev eth0", at.ip())?;
-                input.flush()?;
+                // One that is not there is forgotten already.
+                let _not_there = netns.ip(&["neigh", "del", &at, "dev", "eth0"]);
                 std::thread::sleep(FORGET);
             }
             Ok(())
         })?;
-        Ok(Self { stop, shared, threads: vec![ask, forget], neighbours })
+        Ok(Self { stop, shared, threads: vec![ask, forget] })
     }
 
     /// Requests sent so far.
@@ -162,8 +153,6 @@ impl Traffic {
 impl Drop for Traffic {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let _ended = self.neighbours.kill();
-        let _reaped = self.neighbours.wait();
     }
 }
 
