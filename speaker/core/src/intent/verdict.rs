@@ -16,7 +16,7 @@ use crate::view::ServiceId;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
     /// The addresses that some node should answer for, by ARP or NDP, and for which this one has an interface. It *should*
-    /// where [`L2Announcement::leads`], it could where it is in [`L2Announcement::order`], and elsewhere it hands over
+    /// where [`How::leads`], it could where it is in [`How::order`], and elsewhere it hands over
     /// what it may have had; whether it does is for [`ownership`](crate::l2::ownership) to say.
     pub l2: Arc<BTreeMap<IpAddr, L2Announcement>>,
     /// One per Service of the snapshot. Those that say the same are one: of ten thousand there are a few.

@@ -86,7 +86,7 @@ pub enum Output {
         /// The plain message.
         message: Vec<u8>,
     },
-    /// News about another speaker; [`Membership::members`] says it already.
+    /// News about another speaker; [`Membership::state`] says it already.
     Event(Event),
 }
 
