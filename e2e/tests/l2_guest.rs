@@ -5,7 +5,7 @@
 #[allow(dead_code)] // shared with speaker_l2.rs, which uses all of it
 #[path = "speaker_l2/programs.rs"]
 mod programs;
-#[allow(dead_code)]
+#[allow(dead_code)] // likewise
 #[path = "speaker_l2/wire.rs"]
 mod wire;
 

@@ -5,7 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::cast_precision_loss, unreachable_pub)] // it reads the clock, and shares the swarm with tests
 
 #[path = "../tests/swarm/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // shared with the tests, which use all of it
 mod swarm;
 
 use std::fmt::Write as _;

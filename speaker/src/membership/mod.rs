@@ -168,8 +168,8 @@ pub fn prepare(
     Ok(Some((Members { state, say, hint, leave }, driver)))
 }
 
-/// A later start of this node has a greater one: microseconds of the wall clock. To the machine a smaller one is a straggler of
-/// a start that is over.
+/// A later start of this node has a greater one, unless its clock was set back: microseconds of the wall clock. The machine
+/// of a start that is known under a greater number is told, and goes beyond it.
 fn start_number() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

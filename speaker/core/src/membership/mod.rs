@@ -44,7 +44,7 @@ pub struct Settings {
     pub watchers: usize,
     /// `fencing: quorum`: a minority of the speakers that are known answers nothing.
     pub quorum: bool,
-    /// Makes two starts of one node different; from a random source.
+    /// Makes two starts of one node different; from the clock, so that a later one usually has a greater number.
     pub incarnation: u64,
     /// Of the random choices within.
     pub seed: u64,

@@ -237,7 +237,7 @@ impl Swarm {
     }
 
     /// Only what these nodes send is lost.
-    #[allow(dead_code)]
+    #[allow(dead_code)] // not every program that shares this file needs it
     pub fn silence(&mut self, nodes: &[usize]) {
         for node in nodes {
             self.nodes[*node].side = 1;
