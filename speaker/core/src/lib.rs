@@ -4,6 +4,8 @@
 //! it out on a segment. Start reading at [`intent::intent`], or at [`l2::responder`] for how a request is answered.
 #![warn(missing_docs)]
 
+pub mod bfd;
+pub mod bgp;
 pub mod intent;
 pub mod l2;
 pub mod membership;
