@@ -147,7 +147,11 @@ impl Machine {
                 self.wished = member;
                 self.say(now);
             }
-            Input::Listen(addresses) => self.segments.listen(addresses),
+            Input::Listen(addresses) => {
+                if self.segments.listen(addresses) {
+                    self.say(now);
+                }
+            }
             Input::Hint { node } => {
                 let key = ring::key(&node);
                 if self.roster.get(key).is_some_and(|peer| !peer.alive()) {

@@ -29,6 +29,8 @@ mod roster;
 mod segments;
 mod wire;
 
+pub use self::segments::{Further, further};
+
 /// What can be set.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -64,8 +66,9 @@ pub enum Input {
     Peers(BTreeSet<SocketAddr>),
     /// What we say of ourselves from now on. Told to everybody at once.
     Say(Member),
-    /// Further addresses of our interfaces at which we receive, at the port of the membership; what is sent into their subnets
-    /// goes out from them. Speakers ask each other there whether their segments are whole. What is not named here is not asked.
+    /// Further addresses of our interfaces at which we receive ([`further`] says which to choose), at the port of the membership;
+    /// what is sent into their subnets goes out from them. Speakers ask each other there whether their segments are whole.
+    /// What is not named here is not asked, and the others do not hear of it.
     Listen(BTreeSet<IpAddr>),
     /// A frame on the wire shows that this node lives: ask it, if it is taken to be dead.
     Hint {

@@ -11,7 +11,7 @@ impl Machine {
     /// What we say of ourselves from now on.
     pub(super) fn say(&mut self, now: Instant) {
         let mut member = self.wished.clone();
-        self.segments.mark(&mut member);
+        self.segments.mark(&self.settings.addresses, &mut member);
         self.say = wire::fitting(self.me, &self.who, member);
         self.said = self.said.saturating_add(1);
         self.changed = true;
