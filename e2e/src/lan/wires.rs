@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::lab::topology::{batch, mac_text, sysctls};
 use crate::neighbour::Mac;
@@ -51,6 +51,30 @@ pub(super) fn plug(run: &RunDir, net: &Netns, name: &str, mac: Mac, address: Ipv
     )?;
     batch(&netns, &[format!("addr add {address}/16 dev eth0"), "link set eth0 up".into()])?;
     Ok(netns)
+}
+
+/// Makes room in the kernel's table of neighbours for so many nodes that all talk to each other. The kernel counts the entries of
+/// all namespaces together (`gc_thresh3`, 1024 by default): thirty-three nodes fill it, and then nobody finds anybody, the API
+/// server included. The room stays when the LAN ends; an unused entry costs nothing.
+///
+/// # Errors
+/// Not permitted: the text has what to set.
+pub(super) fn room_for(nodes: usize) -> Result<()> {
+    // Twice what a full mesh needs: addresses of Services and of strangers come on top.
+    let wanted = (nodes + 10).pow(2) * 2;
+    for family in ["ipv4", "ipv6"] {
+        // The greatest first: the kernel does not mind the order, who reads them meanwhile may.
+        for limit in ["gc_thresh3", "gc_thresh2", "gc_thresh1"] {
+            let path = format!("/proc/sys/net/{family}/neigh/default/{limit}");
+            let Ok(text) = std::fs::read_to_string(&path) else { continue }; // a kernel without IPv6
+            if text.trim().parse::<usize>().is_ok_and(|has| has < wanted) {
+                std::fs::write(&path, wanted.to_string()).with_context(|| {
+                    format!("{nodes} nodes need sysctl net.{family}.neigh.default.{limit}={wanted}")
+                })?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// How a cable is broken.
