@@ -1,9 +1,11 @@
 //! What a peer should get.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use patina_crds::config::Community;
+use patina_crds::net::Family;
 
 use crate::intent::routes::{Prefix, Route};
 
@@ -39,13 +41,17 @@ impl Table {
     /// Of a prefix.
     #[must_use]
     pub fn get(&self, prefix: &Prefix) -> Option<&Arc<Wanted>> {
-        let index = self.routes.binary_search_by(|(known, _)| known.cmp(prefix)).ok()?;
-        self.routes.get(index).map(|(_, wanted)| wanted)
+        self.routes.get(self.position(prefix)?).map(|(_, wanted)| wanted)
     }
 
     /// In the order of the prefixes.
     pub fn iter(&self) -> std::slice::Iter<'_, (Prefix, Arc<Wanted>)> {
         self.routes.iter()
+    }
+
+    /// Of a prefix, in the order.
+    pub(super) fn position(&self, prefix: &Prefix) -> Option<usize> {
+        self.routes.binary_search_by(|(known, _)| known.cmp(prefix)).ok()
     }
 
     /// The same memory: equal without a look.
@@ -79,6 +85,40 @@ impl FromIterator<(Prefix, Arc<Wanted>)> for Table {
 /// Equal content; usually seen by the pointer.
 pub(super) fn same(a: &Arc<Wanted>, b: &Arc<Wanted>) -> bool {
     Arc::ptr_eq(a, b) || a == b
+}
+
+pub(super) fn family(prefix: &Prefix) -> Family {
+    Family::of(prefix.address())
+}
+
+/// A prefix of two tables.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pair<'a> {
+    /// In the left one only.
+    Left(Prefix, &'a Arc<Wanted>),
+    /// In the right one only.
+    Right(Prefix, &'a Arc<Wanted>),
+    /// In both.
+    Both(Prefix, &'a Arc<Wanted>, &'a Arc<Wanted>),
+}
+
+/// The prefixes of two tables, in their order.
+pub(super) fn walk<'a>(left: &'a Table, right: &'a Table) -> impl Iterator<Item = Pair<'a>> {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (left.peek(), right.peek()) {
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        match order {
+            Ordering::Less => left.next().map(|(prefix, wanted)| Pair::Left(*prefix, wanted)),
+            Ordering::Greater => right.next().map(|(prefix, wanted)| Pair::Right(*prefix, wanted)),
+            Ordering::Equal => {
+                left.next().zip(right.next()).map(|((prefix, a), (_, b))| Pair::Both(*prefix, a, b))
+            }
+        }
+    })
 }
 
 /// The table of one peer. [`Tables`] shares memory between peers, and between decisions.
