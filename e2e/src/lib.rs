@@ -17,6 +17,7 @@ pub mod lan;
 pub mod neighbour;
 pub mod netns;
 pub mod paths;
+pub mod planned;
 pub mod pod;
 pub mod ports;
 pub mod prober;

@@ -7,12 +7,15 @@
 //!     ┌─────────────┬─────────────┬─────────────┬──────────┐
 //!    n01           n02           n50          client     strangers
 //!    172.25.1.1    172.25.1.2    172.25.1.50   172.25.0.5  172.25.0.6 ...        Services: 172.25.128.0/17
+//!     │             │             │
+//!     └─────────────┴─────────────┴─ br2 ── client2        with a second network: Services 172.26.128.0/17
 //! ```
 
 mod objects;
 mod speaker;
 mod wires;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -21,14 +24,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 pub use objects::{NAMESPACE, SYSTEM};
 pub use speaker::{LanNode, cpu_of};
-pub use wires::{API, CLIENT, Cut};
+pub use wires::{API, CLIENT, CLIENT_THERE, Cut};
 
 use crate::control_plane::{ControlPlane, Options as PlaneOptions};
 use crate::neighbour::Mac;
@@ -40,6 +43,10 @@ use crate::wait::{self, Seen, secs};
 
 /// Speakers that start at the same time.
 const TOGETHER: usize = 5;
+
+/// Flags of an API server that is to have thousands of Services: it gives out cluster IPs as Kubernetes 1.32 did, from a bitmap.
+/// Its successor counts all that are in use, twice, for each new Service: ten thousand take a quarter of an hour on two CPUs.
+pub const CROWD: [&str; 2] = ["--emulated-version=1.33", "--feature-gates=MultiCIDRServiceAllocator=false"];
 
 /// Our programs.
 #[derive(Debug, Clone)]
@@ -72,6 +79,8 @@ pub struct Lan {
     programs: Programs,
     net: Netns,
     client: Netns,
+    /// The client on the second network, if there is one.
+    client_there: Option<Netns>,
     strangers: u8,
     /// The mounted Secret.
     key: PathBuf,
@@ -86,6 +95,14 @@ impl Lan {
     /// # Errors
     /// Not root, or a part that did not come up: the text has the ends of the logs.
     pub async fn start(programs: Programs) -> Result<Self> {
+        Self::start_with(programs, &[]).await
+    }
+
+    /// The same with [`CROWD`], say, as flags of the API server.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(programs: Programs, apiserver_flags: &[&str]) -> Result<Self> {
         let run = Arc::new(RunDir::create()?);
         let net = wires::bridge(&run)?;
         let client = wires::plug(&run, &net, "client", [0x02, 0x25, 0, 0, 0, 5], CLIENT)?;
@@ -94,6 +111,7 @@ impl Lan {
             inside: Some((net.clone(), SocketAddr::from((API, 6443)))),
             // Nothing here needs one: nodes, Pods and endpoints are written below.
             controller_manager: false,
+            apiserver_flags: apiserver_flags.iter().map(|flag| (*flag).to_owned()).collect(),
             ..PlaneOptions::default()
         };
         let plane = ControlPlane::start(options).await?;
@@ -106,6 +124,7 @@ impl Lan {
             programs,
             net,
             client,
+            client_there: None,
             strangers: 0,
             key: secret(&run)?,
             speaker_flags: Vec::new(),
@@ -113,6 +132,16 @@ impl Lan {
         };
         lan.start_controller()?;
         Ok(lan)
+    }
+
+    /// Gives every node that comes from now on a second cable, and Services addresses on that network. API server and
+    /// membership stay on the first.
+    ///
+    /// # Errors
+    /// Not root, or the API server refused the pool.
+    pub async fn second_network(&mut self) -> Result<()> {
+        self.client_there = Some(wires::second_bridge(&self.run, &self.net)?);
+        self.plane.apply(&objects::pool(wires::POOL_THERE).to_string()).await.map(drop)
     }
 
     fn start_controller(&mut self) -> Result<()> {
@@ -140,7 +169,12 @@ impl Lan {
                 let (name, mac) = (format!("n{number:02}"), [0x02, 0x25, 1, 0, 0, number]);
                 let v4 = Ipv4Addr::new(172, 25, 1, number);
                 let netns = wires::plug(&self.run, &self.net, &name, mac, v4)?;
-                let node = LanNode { name, v4, mac, netns, process: None, starts: 0 };
+                let second = [0x02, 0x26, 1, 0, 0, number];
+                if self.client_there.is_some() {
+                    let there = Ipv4Addr::new(172, 26, 1, number);
+                    wires::plug_second(&self.net, &netns, &name, second, there)?;
+                }
+                let node = LanNode { name, v4, mac, second, netns, process: None, starts: 0 };
                 objects::register(&client, &node).await?;
                 self.nodes.push(node);
                 self.start_speaker(self.nodes.len() - 1)?;
@@ -236,12 +270,12 @@ impl Lan {
         self.nodes.get_mut(index).with_context(|| format!("no node {index}"))
     }
 
-    /// The node whose eth0 has this address.
+    /// The node whose eth0, or eth1, has this address.
     ///
     /// # Errors
     /// None has.
     pub fn index_of(&self, mac: Mac) -> Result<usize> {
-        let found = self.nodes.iter().position(|node| node.mac == mac);
+        let found = self.nodes.iter().position(|node| [node.mac, node.second].contains(&mac));
         found.with_context(|| format!("{mac:02x?} is no node's"))
     }
 
@@ -271,6 +305,15 @@ impl Lan {
         Prober::start(&self.client, CLIENT, targets, every)
     }
 
+    /// A prober in the place of the client on the second network.
+    ///
+    /// # Errors
+    /// No raw socket, or no second network.
+    pub fn prober_there(&self, targets: &[Ipv4Addr], every: Duration) -> Result<Prober> {
+        let client = self.client_there.as_ref().context("there is no second network")?;
+        Prober::start(client, CLIENT_THERE, targets, every)
+    }
+
     /// Another host on the wire, which runs nothing. Its address is 172.25.0.(10 + number).
     ///
     /// # Errors
@@ -294,27 +337,32 @@ impl Lan {
         self.addresses(numbers).await
     }
 
-    /// Waits until the Services with these numbers have addresses.
+    /// Waits until the Services with these numbers have addresses; in the order of the numbers.
     ///
     /// # Errors
     /// The controller did not give them.
     pub async fn addresses(&self, numbers: Range<usize>) -> Result<Vec<Ipv4Addr>> {
         let services: Api<Service> = Api::namespaced(self.api(), NAMESPACE);
-        wait::until(&format!("Services {numbers:?} have addresses"), secs(180), || async {
-            let all = services.list(&Default::default()).await?.items;
-            let mut found: Vec<(String, Ipv4Addr)> =
-                all.iter().filter_map(|s| Some((s.name_any(), address(s)?))).collect();
-            found.sort();
-            let wanted = |name: &str| numbers.clone().any(|i| objects::service_name(i) == name);
-            if numbers.len() < 100 {
-                found.retain(|(name, _)| wanted(name));
+        let names: BTreeSet<String> = numbers.clone().map(objects::service_name).collect();
+        wait::until(&format!("Services {numbers:?} have addresses"), secs(300), || {
+            let (services, names) = (&services, &names);
+            async move {
+                if names.len() > 100 {
+                    // To list ten thousand takes a second, of the API server's time too.
+                    tokio::time::sleep(secs(2)).await;
+                }
+                // From the API server's cache: what it lacks, the next look finds.
+                let all = services.list(&ListParams::default().match_any()).await?.items;
+                let ours = all.iter().filter(|service| names.contains(&service.name_any()));
+                let mut found: Vec<(String, Ipv4Addr)> =
+                    ours.filter_map(|service| Some((service.name_any(), address(service)?))).collect();
+                found.sort();
+                Ok(if found.len() == names.len() {
+                    Seen::Done(found.into_iter().map(|(_, ip)| ip).collect())
+                } else {
+                    Seen::Not(format!("{} of {}", found.len(), names.len()))
+                })
             }
-            let seen = found.len();
-            Ok(if seen >= numbers.len() {
-                Seen::Done(found.into_iter().map(|(_, ip)| ip).collect())
-            } else {
-                Seen::Not(format!("{seen} of {}", numbers.len()))
-            })
         })
         .await
     }
@@ -363,7 +411,25 @@ impl Lan {
     /// No such node.
     pub fn mend(&self, index: usize) -> Result<()> {
         let node = self.nodes.get(index).with_context(|| format!("no node {index}"))?;
-        wires::mend(&self.net, &node.name)
+        wires::mend(&self.net, &node.name, "br0")
+    }
+
+    /// Breaks the second cable of a node.
+    ///
+    /// # Errors
+    /// No such node, or no second network.
+    pub fn cut_second(&self, index: usize, how: Cut) -> Result<()> {
+        let node = self.nodes.get(index).with_context(|| format!("no node {index}"))?;
+        wires::cut(&self.net, &wires::second_port(&node.name), how)
+    }
+
+    /// Makes the second cable of a node whole.
+    ///
+    /// # Errors
+    /// No such node, or no second network.
+    pub fn mend_second(&self, index: usize) -> Result<()> {
+        let node = self.nodes.get(index).with_context(|| format!("no node {index}"))?;
+        wires::mend(&self.net, &wires::second_port(&node.name), "br2")
     }
 
     /// Keeps the logs when the LAN ends.

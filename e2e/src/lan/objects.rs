@@ -18,20 +18,25 @@ use super::wires::POOL;
 pub const SYSTEM: &str = "metallb-system";
 /// Where the Services are.
 pub const NAMESPACE: &str = "default";
-const CLIENTS: usize = 16;
+/// Requests that are under way at the same time.
+const CLIENTS: usize = 32;
 
 /// Namespace, account, pool and advertisement, with these annotations of the advertisement.
 pub(super) fn base(annotations: &Value) -> String {
     let objects = [
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}),
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": SYSTEM}}),
-        json!({
-            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
-            "metadata": {"namespace": SYSTEM, "name": "lan"}, "spec": {"addresses": [POOL]},
-        }),
+        pool(POOL),
         advertisement(annotations),
     ];
     objects.map(|object| object.to_string()).join("\n---\n")
+}
+
+pub(super) fn pool(addresses: &str) -> Value {
+    json!({
+        "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
+        "metadata": {"namespace": SYSTEM, "name": "lan"}, "spec": {"addresses": [addresses]},
+    })
 }
 
 pub(super) fn advertisement(annotations: &Value) -> Value {

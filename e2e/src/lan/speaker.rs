@@ -23,6 +23,8 @@ pub struct LanNode {
     pub v4: Ipv4Addr,
     /// The MAC address of its eth0.
     pub mac: Mac,
+    /// That of its eth1, if the LAN has a second network.
+    pub second: Mac,
     pub(super) netns: Netns,
     pub(super) process: Option<Process>,
     /// How often a speaker was started: each start has a log of its own.

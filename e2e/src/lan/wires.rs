@@ -15,6 +15,10 @@ pub const API: Ipv4Addr = Ipv4Addr::new(172, 25, 0, 1);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(172, 25, 0, 5);
 /// What Services get.
 pub(super) const POOL: &str = "172.25.128.0/17";
+/// The client's address on the second network.
+pub const CLIENT_THERE: Ipv4Addr = Ipv4Addr::new(172, 26, 0, 5);
+/// What Services get when there is a second network.
+pub(super) const POOL_THERE: &str = "172.26.128.0/17";
 
 /// The namespace of the bridges: `br0`, where everybody is, and `br1`, where nobody is until the network splits.
 ///
@@ -37,20 +41,53 @@ pub(super) fn bridge(run: &RunDir) -> Result<Netns> {
 pub(super) fn plug(run: &RunDir, net: &Netns, name: &str, mac: Mac, address: Ipv4Addr) -> Result<Netns> {
     let netns = Netns::create(run, name)?;
     sysctls(&netns, &[])?;
+    cable(net, &netns, ["br0", name, "eth0"], mac, address)?;
+    Ok(netns)
+}
+
+/// The bridge of the second network, `br2`, and its client, who has one cable, into that.
+///
+/// # Errors
+/// As [`bridge`].
+pub(super) fn second_bridge(run: &RunDir, net: &Netns) -> Result<Netns> {
+    let bridge = "link add br2 type bridge forward_delay 0 stp_state 0 mcast_snooping 0";
+    batch(net, &[bridge.into(), "link set br2 up".into()])?;
+    let client = Netns::create(run, "client2")?;
+    sysctls(&client, &[])?;
+    cable(net, &client, ["br2", "client2", "eth0"], [0x02, 0x26, 0, 0, 0, 5], CLIENT_THERE)?;
+    Ok(client)
+}
+
+/// A second cable for a node: eth1 in it, into `br2`.
+///
+/// # Errors
+/// As [`bridge`].
+pub(super) fn plug_second(net: &Netns, netns: &Netns, name: &str, mac: Mac, address: Ipv4Addr) -> Result<()> {
+    cable(net, netns, ["br2", &second_port(name), "eth1"], mac, address)
+}
+
+/// The port of a node's second cable.
+pub(super) fn second_port(name: &str) -> String {
+    format!("{name}-2")
+}
+
+fn cable(
+    net: &Netns,
+    netns: &Netns,
+    [bridge, port, end]: [&str; 3],
+    mac: Mac,
+    address: Ipv4Addr,
+) -> Result<()> {
+    let (mac, name) = (mac_text(mac), netns.name());
     batch(
         net,
         &[
-            format!(
-                "link add {name} type veth peer name eth0 address {} netns {}",
-                mac_text(mac),
-                netns.name()
-            ),
-            format!("link set {name} master br0"),
-            format!("link set {name} up"),
+            format!("link add {port} type veth peer name {end} address {mac} netns {name}"),
+            format!("link set {port} master {bridge}"),
+            format!("link set {port} up"),
         ],
     )?;
-    batch(&netns, &[format!("addr add {address}/16 dev eth0"), "link set eth0 up".into()])?;
-    Ok(netns)
+    batch(netns, &[format!("addr add {address}/16 dev {end}"), format!("link set {end} up")])
 }
 
 /// Makes room in the kernel's table of neighbours for so many nodes that all talk to each other. The kernel counts the entries of
@@ -101,10 +138,10 @@ pub(super) fn cut(net: &Netns, port: &str, how: Cut) -> Result<()> {
     .map(drop)
 }
 
-/// Makes whole what [`cut`] broke.
+/// Makes whole what [`cut`] broke: the port is on this bridge again.
 ///
 /// # Errors
 /// No such port.
-pub(super) fn mend(net: &Netns, port: &str) -> Result<()> {
-    batch(net, &[format!("link set {port} master br0"), format!("link set {port} up")])
+pub(super) fn mend(net: &Netns, port: &str, bridge: &str) -> Result<()> {
+    batch(net, &[format!("link set {port} master {bridge}"), format!("link set {port} up")])
 }

@@ -1,5 +1,6 @@
 //! A control plane for benches, with release binaries of ours beside it.
 
+use std::hash::{DefaultHasher, Hasher as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -213,6 +214,16 @@ pub(crate) fn release_binary(name: &str) -> Result<PathBuf> {
         .clone()
         .map_err(anyhow::Error::msg)?;
     Ok(paths::target_dir().join(profile()).join(name))
+}
+
+/// A hash of the programs that are measured: who runs parts one after another gets one table only of one build.
+pub(crate) fn programs() -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for name in ["patina-controller", "patina-speaker", "kubectl-patina"] {
+        let path = release_binary(name)?;
+        hasher.write(&std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+    }
+    Ok(format!("{:016x}", hasher.finish()))
 }
 
 /// The profile whose binaries are measured: release, unless somebody who works on a bench says otherwise.

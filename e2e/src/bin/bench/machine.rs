@@ -3,10 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a reader needs to compare numbers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// Model name of the first CPU.
     pub(crate) cpu: String,
@@ -20,6 +20,14 @@ pub(crate) struct Machine {
     pub(crate) load: String,
     /// Commit of the working tree, `-dirty` when it has changes.
     pub(crate) commit: String,
+}
+
+impl Machine {
+    /// Whether the other is the same, whatever its load and its working tree.
+    pub(crate) fn is(&self, other: &Machine) -> bool {
+        let hardware = |m: &Machine| (m.cpu.clone(), m.cpus, m.memory_gb.to_bits(), m.kernel.clone());
+        hardware(self) == hardware(other)
+    }
 }
 
 /// This machine.

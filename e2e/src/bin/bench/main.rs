@@ -1,6 +1,7 @@
 //! `bench [NAME ...]`: our release binaries against a real API server. Without names, everything; after `l2`, names of its parts.
-//! Each bench prints a table and writes `target/bench/NAME.json`. Every number is measured here and now; a bench that cannot
-//! measure fails, and tells what it could.
+//! Each bench prints a table and writes `target/bench/NAME.json`; named parts replace their own rows in it and keep the others,
+//! when those are of the same programs on the same machine. Every number is measured here and now; a bench that cannot measure
+//! fails, and tells what it could.
 //!
 //! `PATINA_BENCH_PROFILE=debug` measures debug binaries: for who works on a bench, never for a number.
 
@@ -81,8 +82,9 @@ fn as_release(names: &[String]) -> anyhow::Error {
 
 async fn measure_and_tell(name: &str, parts: &[String]) -> Result<()> {
     let (rows, failed) = measure(name, parts).await?;
-    let report = Report { name: name.to_owned(), machine: machine::describe(), rows };
-    let path = report.write()?;
+    let programs = cluster::programs()?;
+    let report = Report { name: name.to_owned(), machine: machine::describe(), programs, rows };
+    let path = report.write(!parts.is_empty())?;
     let machine = &report.machine;
     println!("\n{name}: {} x {}, Linux {}, {}", machine.cpus, machine.cpu, machine.kernel, machine.commit);
     print!("{}", report.table());

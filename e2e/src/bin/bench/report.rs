@@ -4,24 +4,27 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use patina_e2e::paths;
 
 /// One run of one bench.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// `alloc`, `l2`, ...
     pub(crate) name: String,
     /// Where it ran: numbers without it mean nothing.
     pub(crate) machine: Machine,
+    /// A hash of the programs that were measured: the same only for the same build.
+    #[serde(default)]
+    pub(crate) programs: String,
     /// What was measured.
     pub(crate) rows: Vec<Row>,
 }
 
 /// One number.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// Stable name.
     pub(crate) metric: String,
@@ -45,17 +48,36 @@ impl Row {
 }
 
 impl Report {
-    /// Writes `target/bench/<name>.json`.
+    /// Writes `target/bench/<name>.json`. With `into`, rows that are there already stay when they are of the same programs
+    /// on the same machine and none of ours has their name: so a bench of many parts can be run part by part.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn write(&self) -> Result<PathBuf> {
+    pub(crate) fn write(&self, into: bool) -> Result<PathBuf> {
         let dir = paths::target_dir().join("bench");
         fs::create_dir_all(&dir)?;
         let path = dir.join(format!("{}.json", self.name));
-        let text = serde_json::to_string_pretty(self)?;
+        let before = fs::read_to_string(&path).ok().filter(|_| into);
+        // What cannot be read was written by another version of this program.
+        let before = before.and_then(|text| serde_json::from_str::<Report>(&text).ok());
+        let whole = before.map_or_else(|| self.clone(), |before| before.with(self));
+        let text = serde_json::to_string_pretty(&whole)?;
         fs::write(&path, text + "\n").with_context(|| format!("write {}", path.display()))?;
         Ok(path)
+    }
+
+    /// This report with the rows of a later one in it, or the later one alone when the two do not belong together.
+    fn with(mut self, later: &Report) -> Report {
+        if self.programs != later.programs || !self.machine.is(&later.machine) {
+            return later.clone();
+        }
+        for row in &later.rows {
+            match self.rows.iter_mut().find(|old| old.metric == row.metric) {
+                Some(old) => *old = row.clone(),
+                None => self.rows.push(row.clone()),
+            }
+        }
+        self
     }
 
     /// The same as a Markdown table, which is a table for people too.
@@ -126,10 +148,26 @@ mod tests {
     fn a_table_is_markdown() {
         let machine = crate::machine::describe();
         let rows = vec![Row::new("create_p50_ms", 2.71549, "ms", 100, "create")];
-        let table = Report { name: "alloc".to_owned(), machine, rows }.table();
+        let table = Report { name: "alloc".to_owned(), machine, programs: String::new(), rows }.table();
         let expected = "| metric        | value | unit | n   | what   |\n\
                         | ------------- | ----- | ---- | --- | ------ |\n\
                         | create_p50_ms | 2.715 | ms   | 100 | create |\n";
         assert_eq!(table, expected);
+    }
+    #[test]
+    fn a_part_replaces_its_own_rows_of_the_same_programs_and_all_rows_of_others() {
+        let report = |programs: &str, rows: &[(&str, f64)]| Report {
+            name: "l2".to_owned(),
+            machine: crate::machine::describe(),
+            programs: programs.to_owned(),
+            rows: rows.iter().map(|(metric, value)| Row::new(metric, *value, "ms", 1, "")).collect(),
+        };
+        let before = report("a", &[("kill", 1.0), ("link", 2.0)]);
+        let values = |report: Report| -> Vec<(String, f64)> {
+            report.rows.into_iter().map(|row| (row.metric, row.value)).collect()
+        };
+        let same = before.clone().with(&report("a", &[("link", 3.0), ("stop", 4.0)]));
+        assert_eq!(values(same), [("kill".into(), 1.0), ("link".into(), 3.0), ("stop".into(), 4.0)]);
+        assert_eq!(values(before.with(&report("b", &[("stop", 4.0)]))), [("stop".into(), 4.0)]);
     }
 }

@@ -44,7 +44,10 @@ async fn before(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     stage.lan.services(VIPS..VIPS + 1).await?;
     let ours: BTreeSet<Mac> = stage.lan.nodes().iter().map(|n| n.mac).collect();
     let heard = stage.prober.wait(began, secs(30), |h| ours.contains(&h.mac) && h.how == How::Reply)?;
-    tokio::time::sleep(secs(1)).await;
+    // Its announcements go on for a second: by then the others would be announced too, if they were.
+    let (second, ip, mac) = (heard.at + Duration::from_millis(900), heard.ip, heard.mac);
+    let announced = |h: &Heard| h.ip == ip && h.mac == mac && h.how == How::Gratuitous;
+    stage.prober.wait(second, secs(10), announced).context("the announcements of a new address")?;
     let by_us = |h: &&Heard| ours.contains(&h.mac) && used.contains(&h.ip);
     let stolen = stage.prober.timeline()?.heard.iter().filter(by_us).count();
     let conflicts = stage.lan.conflicts().await.map_or(0, |all| all.len());
@@ -126,10 +129,11 @@ async fn after(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     drop(once);
     let defence =
         stage.prober.wait(began, secs(5), |h| h.ip == vip && h.mac == mac && h.how == How::Gratuitous)?;
-    tokio::time::sleep(secs(1)).await;
+    let over = began + secs(1);
+    stage.prober.wait(over, secs(5), |h| h.ip == vip && h.mac == mac && h.how == How::Reply)?;
     let heard = stage.prober.timeline()?.heard;
-    let announcements =
-        heard.iter().filter(|h| h.mac == mac && h.how == How::Gratuitous && h.at >= began).count();
+    let its = heard.iter().filter(|h| h.ip == vip && h.mac == mac && h.how == How::Gratuitous);
+    let announcements = its.filter(|h| h.at >= began && h.at < over).count();
     rows.extend([
         Row::new(
             "conflict_defence_ms",

@@ -14,7 +14,7 @@ pub(crate) async fn measure(rows: &mut Vec<Row>) -> Result<()> {
     let mut stage = Stage::new(SIZES[0], VIPS).await?;
     for size in SIZES {
         let measured = async {
-            stage.lan.grow(size).await?;
+            stage.grow(size).await?;
             stage.kills(runs(50)?).await
         };
         let samples = measured.await;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use patina_e2e::lan::{Lan, Programs};
+use patina_e2e::lan::{CROWD, Lan, Programs};
 use patina_e2e::neighbour::Mac;
 use patina_e2e::prober::Prober;
 use patina_e2e::prober::timeline::{Heard, How, gap};
@@ -46,7 +46,15 @@ pub(crate) struct Stage {
 impl Stage {
     /// `nodes` speakers that know each other, `vips` addresses that are announced.
     pub(crate) async fn new(nodes: usize, vips: usize) -> Result<Stage> {
-        let mut lan = Lan::start(programs()?).await?;
+        Self::with(Lan::start(programs()?).await?, nodes, vips).await
+    }
+
+    /// The same where thousands of Services are to come.
+    pub(crate) async fn crowded(nodes: usize, vips: usize) -> Result<Stage> {
+        Self::with(Lan::start_with(programs()?, &CROWD).await?, nodes, vips).await
+    }
+
+    async fn with(mut lan: Lan, nodes: usize, vips: usize) -> Result<Stage> {
         let begun = async {
             lan.grow(nodes).await?;
             lan.services(0..vips).await
@@ -54,6 +62,17 @@ impl Stage {
         let vips = begun.await.inspect_err(|_| failed(&lan))?;
         let prober = lan.prober(&vips, EVERY)?;
         Ok(Stage { lan, vips, prober })
+    }
+
+    /// More nodes, until there are `count`.
+    pub(crate) async fn grow(&mut self, count: usize) -> Result<()> {
+        const STEP: usize = 10;
+        let has = self.lan.nodes().len();
+        for next in (has + 1..=count).filter(|n| n % STEP == 0 || *n == count) {
+            self.lan.grow(next).await?;
+            say(&format!("{next} speakers know each other"));
+        }
+        Ok(())
     }
 
     /// The address of a run: they take turns, so that the nodes do.

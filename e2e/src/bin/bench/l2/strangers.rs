@@ -1,7 +1,5 @@
 //! The membership's port under attack: detection must stay in time, and nobody who lives may be taken for dead.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use patina_e2e::lan::{LanNode, Stranger};
 use patina_e2e::stranger::{Injector, datagram, eavesdrop, forged};
@@ -52,7 +50,6 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
         );
         rows.extend(spread(&format!("kill_{name}"), "", &samples, &what)?);
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
     Ok(())
 }
 
