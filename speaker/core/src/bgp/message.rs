@@ -23,7 +23,7 @@ pub enum Message {
     Open(Open),
     /// Section 4.3; only ever received: [`Update`] is what we send.
     Received(ReceivedUpdate),
-    /// Section 4.3, ours.
+    /// Section 4.3, ours; only ever sent.
     Update(Update),
     /// Section 4.5.
     Notification(Notification),
@@ -33,7 +33,7 @@ pub enum Message {
     RouteRefresh {
         /// Of IPv4 or IPv6 unicast; `None`: a family that we do not speak.
         family: Option<Family>,
-        /// RFC 7313.
+        /// RFC 7313; others than 0, 1 and 2 are to be ignored (section 5), and all are 0 to who does not know that RFC.
         subtype: u8,
     },
 }
@@ -127,7 +127,8 @@ pub enum NextHop {
     V6(Ipv6Addr, Option<Ipv6Addr>),
 }
 
-/// An UPDATE that came: counted and dropped, so it says little.
+/// An UPDATE that came: counted and dropped, so it says little. A prefix that is in both lists is announced (RFC 4271
+/// section 4.3), so withdrawals are to be applied first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReceivedUpdate {
     /// Prefixes announced, of families that were negotiated.
@@ -145,7 +146,7 @@ pub struct ReceivedUpdate {
 pub struct Tolerated {
     /// The verdict.
     pub how: Tolerance,
-    /// Type code of the attribute.
+    /// Type code of the attribute; 0: none, but the prefixes themselves.
     pub attribute: u8,
     /// In words, without bytes of the peer.
     pub why: String,
