@@ -17,7 +17,7 @@ use patina_speaker::fence::Fence;
 use patina_speaker::membership::{Members, MembershipMetrics, prepare};
 use patina_speaker::settings::Settings;
 use prometheus::Registry;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 const PORT: u16 = 7946;
 const OLD: &str = "the key of all tests";
@@ -72,8 +72,7 @@ impl Net {
         let (tell, peers) = watch::channel(Some(all.iter().map(|node| self.ip(*node)).collect()));
         let (registry, fence, tasks) = (Registry::new(), Fence::closed(), Tasks::new());
         let metrics = MembershipMetrics::register(&registry).unwrap();
-        let bell = Arc::new(Notify::new());
-        let (members, driver) = prepare(&settings, peers, bell, fence.clone(), metrics).unwrap().unwrap();
+        let (members, driver) = prepare(&settings, peers, fence.clone(), metrics).unwrap().unwrap();
         let (kill, killed) = oneshot::channel();
         let shutdown = tasks.shutdown();
         let thread = std::thread::spawn(move || {

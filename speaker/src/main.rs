@@ -54,10 +54,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     // Closed by the membership, if there is one, before anything could be answered.
     let fence = Fence::open();
     let members = {
-        // Whoever follows the members waits for their state itself.
-        let (peers, unheard, metrics) =
-            (cluster.follow_peers(), Arc::default(), MembershipMetrics::register(&registry)?);
-        membership::start(&settings, peers, unheard, fence.clone(), metrics, &mut tasks)?
+        let metrics = MembershipMetrics::register(&registry)?;
+        membership::start(&settings, cluster.follow_peers(), fence.clone(), metrics, &mut tasks)?
     };
 
     let (desired, wishes) = watch::channel(Desired::default());

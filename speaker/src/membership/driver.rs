@@ -3,16 +3,16 @@
 //! What has come is read before a deadline counts as missed: after a stall of ours the others' heartbeats wait in the
 //! socket. But not for ever: a flood may take [`BUDGET`], then the deadlines are looked at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patina_runtime::tasks::Shutdown;
 use patina_speaker_core::membership::envelope::{Content, Envelope, KeyId, Keyring};
-use patina_speaker_core::membership::{Event, Input, Membership, Output, State};
+use patina_speaker_core::membership::{Event, Input, Membership, Output, State, further};
 use patina_speaker_core::view::Member;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 use super::key::Source;
 use super::metrics::MembershipMetrics;
@@ -30,6 +30,8 @@ const BUDGET_TIME: Duration = Duration::from_millis(5);
 const BATCH: usize = 32;
 /// After the end of the process was asked for, somebody should say farewell for us. Else we do it at last.
 const LAST_FAREWELL: Duration = Duration::from_millis(1500);
+/// How often the sockets of further addresses are compared with what is there: one may be free now that was taken.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The machines and everything that they are driven with.
 #[derive(Debug)]
@@ -37,14 +39,19 @@ pub struct Driver {
     pub(super) machine: Membership,
     pub(super) envelope: Envelope,
     pub(super) sockets: Sockets,
+    /// Where it does not receive though it should: why, as the log has it.
+    pub(super) unbound: BTreeMap<IpAddr, String>,
     pub(super) fence: Fence,
     pub(super) metrics: MembershipMetrics,
     pub(super) source: Source,
+    /// Our node's name.
+    pub(super) node: String,
+    /// Interfaces of ours that reach nobody.
+    pub(super) isolated: BTreeSet<String>,
     /// Those that were told to the log and the metric.
     pub(super) keys: Vec<KeyId>,
     pub(super) port: u16,
     pub(super) state: watch::Sender<State>,
-    pub(super) bell: Arc<Notify>,
     /// `None`: nobody has said yet where speakers are, which is not the same as that there are none.
     pub(super) peers: watch::Receiver<Option<BTreeSet<IpAddr>>>,
     pub(super) said: watch::Receiver<Member>,
@@ -58,6 +65,7 @@ enum Wake {
     Time,
     Peers,
     Say,
+    Look,
     Hint(String),
     Keys(Keyring),
     Leave,
@@ -73,11 +81,13 @@ impl Driver {
         if let Err(error) = sys::raise_priority() {
             tracing::debug!("the membership's thread has no raised priority: {error}");
         }
-        let readiness = self.sockets.readiness()?;
+        let mut readiness = self.sockets.readiness()?;
         let (tell, mut keyrings) = mpsc::channel(1);
         let follower = tokio::task::spawn_local(self.source.clone().follow(tell));
         let mut buffer = vec![0; LONGEST];
         let mut end = None;
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What is known already is not awaited: a change is told by `changed` below.
         self.peers.mark_changed();
         self.said.mark_changed();
@@ -96,6 +106,7 @@ impl Driver {
                 Ok(()) = self.peers.changed() => Wake::Peers,
                 Some(node) = self.hints.recv() => Wake::Hint(node),
                 Some(keyring) = keyrings.recv() => Wake::Keys(keyring),
+                _ = looks.tick() => Wake::Look,
                 () = shutdown.requested(), if end.is_none() => {
                     end = Some(Instant::now() + LAST_FAREWELL);
                     Wake::Time
@@ -103,6 +114,9 @@ impl Driver {
                 () = until(end) => Wake::Leave,
                 () = readiness.readable() => Wake::Datagrams,
             };
+            if matches!(wake, Wake::Say | Wake::Look) && self.listen() {
+                readiness = self.sockets.readiness()?;
+            }
             if self.wake(wake, &mut buffer) {
                 break;
             }
@@ -113,10 +127,32 @@ impl Driver {
         Ok(())
     }
 
+    /// Receives wherever our interfaces have addresses for it. True when there are other sockets than before.
+    fn listen(&mut self) -> bool {
+        let wanted = further(&self.said.borrow(), &self.sockets.addresses());
+        let (changed, failed) = self.sockets.follow(wanted);
+        for (address, error) in &failed {
+            if self.unbound.get(address) != Some(&error.to_string()) {
+                let port = self.port;
+                tracing::warn!(
+                    "cannot receive at {address}, UDP port {port}: {error}; whether that network passes frames is not known, and others do not ask there"
+                );
+            }
+        }
+        self.unbound = failed.into_iter().map(|(address, error)| (address, error.to_string())).collect();
+        self.metrics.further(self.sockets.further().count(), self.unbound.len());
+        if changed {
+            let listening: BTreeSet<IpAddr> = self.sockets.further().collect();
+            tracing::info!(addresses = ?listening, "further networks on which the other speakers are asked");
+            self.machine.handle(Instant::now(), Input::Listen(listening));
+        }
+        changed
+    }
+
     /// True: we have left.
     fn wake(&mut self, wake: Wake, buffer: &mut [u8]) -> bool {
         let input = match wake {
-            Wake::Datagrams | Wake::Time => return false,
+            Wake::Datagrams | Wake::Time | Wake::Look => return false,
             Wake::Peers => match self.places() {
                 Some(places) => Input::Peers(places),
                 None => return false,
@@ -210,14 +246,30 @@ impl Driver {
             changed
         });
         if changed {
-            self.bell.notify_one();
             self.metrics.state(&self.state.borrow());
+            self.show_isolated();
         }
         if !self.envelope.key_ids().eq(self.keys.iter().copied()) {
             self.keys = self.envelope.key_ids().collect();
             tracing::info!(keys = ?self.keys, "keys of the membership, the newest first");
             self.metrics.keys(self.keys.first().copied(), self.keys.iter().copied());
         }
+    }
+
+    /// Tells which of our interfaces reach nobody from now on.
+    fn show_isolated(&mut self) {
+        let state = self.state.borrow();
+        let ours = state.members.get(&self.node).and_then(|member| member.interfaces.as_deref());
+        let ours = ours.unwrap_or_default().iter().filter(|interface| interface.isolated);
+        let isolated: BTreeSet<String> = ours.map(|interface| interface.name.clone()).collect();
+        for interface in isolated.difference(&self.isolated) {
+            tracing::warn!(interface, "it has a link, and no other speaker answers on its network");
+        }
+        for interface in self.isolated.difference(&isolated) {
+            tracing::info!(interface, "other speakers answer on its network again, or none is there");
+        }
+        self.metrics.isolated(isolated.len());
+        self.isolated = isolated;
     }
 
     fn send(&self, to: SocketAddr, datagram: &[u8]) {

@@ -23,6 +23,8 @@ pub struct MembershipMetrics {
     refused: IntCounterVec,
     send_failed: IntCounter,
     fenced: IntGauge,
+    further: IntGaugeVec,
+    isolated: IntGauge,
     downs: IntCounterVec,
     round_trip: Histogram,
     key: IntGaugeVec,
@@ -80,6 +82,23 @@ impl MembershipMetrics {
                 IntGauge::new(
                     "patina_membership_fenced",
                     "1 while this speaker answers nothing, because it stalled or is in a minority",
+                )?,
+            )?,
+            further: add(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "patina_membership_further_addresses",
+                        "Addresses on other networks of this node where the speakers ask each other: listening, or not to be had",
+                    ),
+                    &["state"],
+                )?,
+            )?,
+            isolated: add(
+                registry,
+                IntGauge::new(
+                    "patina_membership_isolated_interfaces",
+                    "Interfaces of this node that have a link and on whose networks no other speaker answers",
                 )?,
             )?,
             downs: add(
@@ -176,6 +195,16 @@ impl MembershipMetrics {
         set("draining", count([false, true]) + count([true, true]));
         set("down", i64::try_from(state.down.len()).unwrap_or(i64::MAX));
         self.fenced.set(state.fenced.into());
+    }
+
+    pub(super) fn further(&self, listening: usize, failed: usize) {
+        for (state, count) in [("listening", listening), ("failed", failed)] {
+            self.further.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(super) fn isolated(&self, interfaces: usize) {
+        self.isolated.set(i64::try_from(interfaces).unwrap_or(i64::MAX));
     }
 
     pub(super) fn keys(&self, newest: Option<KeyId>, all: impl Iterator<Item = KeyId>) {

@@ -10,16 +10,15 @@ mod metrics;
 mod socket;
 mod sys;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use patina_runtime::tasks::Tasks;
 use patina_speaker_core::membership::{Membership, Settings as Machine, State, envelope::Envelope};
 use patina_speaker_core::view::Member;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 pub use self::driver::Driver;
 pub use self::metrics::MembershipMetrics;
@@ -35,7 +34,7 @@ const HINTS: usize = 64;
 /// What the rest of the speaker has of the membership.
 #[derive(Clone, Debug)]
 pub struct Members {
-    /// Who is alive, what they say, whether we are fenced. A change rings the decision task's bell.
+    /// Who is alive, what they say, whether we are fenced.
     pub state: watch::Receiver<State>,
     /// What we say of ourselves.
     pub say: watch::Sender<Member>,
@@ -86,12 +85,11 @@ pub enum StartError {
 pub fn start(
     settings: &Settings,
     peers: watch::Receiver<Option<BTreeSet<IpAddr>>>,
-    bell: Arc<Notify>,
     fence: Fence,
     metrics: MembershipMetrics,
     tasks: &mut Tasks,
 ) -> Result<Option<Members>, StartError> {
-    let Some((members, driver)) = prepare(settings, peers, bell, fence, metrics)? else { return Ok(None) };
+    let Some((members, driver)) = prepare(settings, peers, fence, metrics)? else { return Ok(None) };
     let shutdown = tasks.shutdown();
     tasks.spawn_thread("membership", move || driver.run(shutdown))?;
     Ok(Some(members))
@@ -104,7 +102,6 @@ pub fn start(
 pub fn prepare(
     settings: &Settings,
     peers: watch::Receiver<Option<BTreeSet<IpAddr>>>,
-    bell: Arc<Notify>,
     fence: Fence,
     metrics: MembershipMetrics,
 ) -> Result<Option<(Members, Driver)>, StartError> {
@@ -153,13 +150,15 @@ pub fn prepare(
         machine,
         envelope,
         sockets,
+        unbound: BTreeMap::new(),
+        node: settings.node_name.clone(),
+        isolated: BTreeSet::new(),
         fence,
         metrics,
         source,
         keys: Vec::new(),
         port: settings.ml_bindport,
         state: tell,
-        bell,
         peers,
         said,
         hints,

@@ -29,7 +29,7 @@ mod roster;
 mod segments;
 mod wire;
 
-pub use self::segments::{Further, further};
+pub use self::segments::{Further, contains, further};
 
 /// What can be set.
 #[derive(Clone, Debug)]

@@ -32,7 +32,7 @@ const ROUNDS: u64 = 8;
 /// Fewer unanswered rounds prove nothing, however long they took.
 const ENOUGH: u32 = 3;
 /// An interface is not isolated any more when so many rounds were answered, none a detection time after the other.
-const BACK: u32 = 3;
+const BACK: u32 = 5;
 
 /// First address, with the host bits cleared, and length.
 pub(super) type Subnet = (IpAddr, u8);
@@ -351,8 +351,9 @@ fn address_in(member: &Member, subnet: Subnet) -> Option<IpAddr> {
     addresses.find(|ip| is_telling(**ip) && contains(subnet, **ip)).copied()
 }
 
-/// Whether the address lies there.
-pub(super) fn contains((first, length): Subnet, ip: IpAddr) -> bool {
+/// Whether the address lies in the subnet: first address, with the host bits cleared, and length.
+#[must_use]
+pub fn contains((first, length): (IpAddr, u8), ip: IpAddr) -> bool {
     let family = Family::of(first);
     let host_bits = u32::from(family.bits().saturating_sub(length));
     let differs = to_number(first) ^ to_number(ip);

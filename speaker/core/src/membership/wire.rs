@@ -24,7 +24,7 @@ pub(crate) const MAX_MESSAGE: usize = 1200;
 /// Of this format.
 const VERSION: u8 = 1;
 /// Addresses of one speaker: two families, and room for a change.
-const MAX_ADDRESSES: usize = 4;
+pub(super) const MAX_ADDRESSES: usize = 4;
 /// Verdicts in one message.
 pub(crate) const MAX_DEAD: usize = 40;
 /// Starts and renewals are below, so that whoever hears of a later life under its own name can always go beyond it.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::super::segments;
+use super::super::wire::MAX_ADDRESSES;
 use super::Epoch;
 use super::keys::KeyId;
 use super::window::Window;
@@ -11,8 +13,9 @@ use super::wire::Header;
 
 /// Epochs that are remembered: several starts of each speaker of a large cluster.
 pub(super) const MOST: usize = 16_384;
-/// Places that one epoch may write from: more than a node has addresses for this.
-const PLACES: usize = 4;
+/// Places that one epoch may write from: as many as a speaker tells that it receives at, for the membership and on further
+/// segments. Only who has the key, and has answered us, has one; the oldest makes room.
+const PLACES: usize = MAX_ADDRESSES + segments::MOST;
 /// Of our last datagrams it is remembered where they went.
 const SENT: u64 = 1024;
 /// Who was silent for longer is gone, as far as keys are concerned.
