@@ -84,6 +84,8 @@ pub struct Lan {
     strangers: u8,
     /// The mounted Secret.
     key: PathBuf,
+    /// The speakers'. Written once: who is starting may be reading it.
+    kubeconfig: PathBuf,
     /// Flags that every speaker started from now on gets in addition.
     pub speaker_flags: Vec<String>,
     run: Arc<RunDir>,
@@ -117,6 +119,7 @@ impl Lan {
         let plane = ControlPlane::start(options).await?;
         plane.apply_crds().await?;
         plane.apply(&objects::base(&json!({}))).await?;
+        let kubeconfig = plane.kubeconfig_for_user("lan-speaker", &["system:masters"])?;
         let mut lan = Self {
             nodes: Vec::new(),
             controller: None,
@@ -127,6 +130,7 @@ impl Lan {
             client_there: None,
             strangers: 0,
             key: secret(&run)?,
+            kubeconfig,
             speaker_flags: Vec::new(),
             run,
         };
@@ -191,7 +195,7 @@ impl Lan {
     /// # Errors
     /// It runs already, or cannot be started.
     pub fn start_speaker(&mut self, index: usize) -> Result<()> {
-        let kubeconfig = self.plane.kubeconfig_for_user("lan-speaker", &["system:masters"])?;
+        let kubeconfig = &self.kubeconfig;
         let node = self.nodes.get_mut(index).with_context(|| format!("no node {index}"))?;
         if node.process.is_some() {
             bail!("a speaker runs on {}", node.name);
@@ -232,28 +236,33 @@ impl Lan {
     /// # Errors
     /// The deadline passed; the text has who does not.
     pub async fn whole(&mut self, deadline: Duration) -> Result<()> {
-        for node in &mut self.nodes {
-            if let Some(died) = node.died() {
-                bail!(died);
-            }
-        }
-        let running: Vec<&LanNode> = self.nodes.iter().filter(|node| node.runs()).collect();
+        let nodes = &mut self.nodes;
+        let running: Vec<usize> =
+            (0..nodes.len()).filter(|i| nodes.get(*i).is_some_and(LanNode::runs)).collect();
         let wanted = running.len() as f64;
-        let good = |node: &LanNode| matches!(members(node), Ok(n) if n == wanted) && node.ready();
-        let mut left: Vec<&LanNode> = Vec::new();
+        let mut left: Vec<usize> = Vec::new();
         wait::until(&format!("{wanted} speakers know each other"), deadline, || {
-            // Those that were not good the last time first; then all, in one look: what was seen first may have changed.
-            left.retain(|node| !good(node));
-            if left.is_empty() {
-                left = running.iter().copied().filter(|node| !good(node)).collect();
-            }
-            let said = |node: &&LanNode| {
-                format!("{}: ready {}, members {:?}", node.name, node.ready(), members(node))
+            let died = nodes.iter_mut().find_map(LanNode::died);
+            let lacks = |i: &usize| match nodes.get(*i).map(|node| (node, members(node))) {
+                Some((node, Ok(n))) if n == wanted && node.ready() => None,
+                Some((node, Ok(n))) => Some(format!("{}: ready {}, {n} members", node.name, node.ready())),
+                Some((node, Err(error))) => Some(format!("{}: {error:#}", node.name)),
+                None => None,
             };
-            let words: Vec<String> = left.iter().take(4).map(said).collect();
-            async move { Ok(if words.is_empty() { Seen::Done(()) } else { Seen::Not(words.join("; ")) }) }
+            // Those that were not good the last time first; then all, in one look: what was seen first may have changed.
+            left.retain(|i| lacks(i).is_some());
+            if left.is_empty() {
+                left = running.iter().copied().filter(|i| lacks(i).is_some()).collect();
+            }
+            let words: Vec<String> = left.iter().take(4).filter_map(lacks).collect();
+            let seen = match died {
+                Some(died) => Seen::Done(Err(anyhow::Error::msg(died))),
+                None if left.is_empty() => Seen::Done(Ok(())),
+                None => Seen::Not(words.join("; ")),
+            };
+            async move { Ok(seen) }
         })
-        .await
+        .await?
     }
 
     /// All nodes.

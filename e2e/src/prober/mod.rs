@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::sockopt::ReceiveTimestampns;
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimestampns};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use socket2::SockFilter;
 
@@ -61,6 +61,9 @@ impl Prober {
         setsockopt(&socket, ReceiveTimestampns, &true).context("SO_TIMESTAMPNS")?;
         // A flood of requests must not push the answers out of our queue.
         socket.attach_filter(&ANSWERS).context("SO_ATTACH_FILTER")?;
+        // Thousands announce at once, and a thread may wait for a CPU: what does not fit would look like silence. Without the
+        // permission it stays at what the system allows everybody.
+        let _smaller = setsockopt(&socket, RcvBufForce, &(32 << 20));
         let asker = Asker { socket, mac, from, shared: Arc::clone(&shared) };
         let thread = std::thread::Builder::new().name("prober".into()).spawn(move || {
             make_urgent();

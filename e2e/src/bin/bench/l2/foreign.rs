@@ -23,14 +23,11 @@ pub(crate) async fn measure(rows: &mut Vec<Row>) -> Result<()> {
     stage.told(measured)
 }
 
-/// CPU of a speaker and delay of its answers with and without the flood. There is one speaker, and the client's port passes no
-/// broadcasts on: the flood's copies for others would be work of this machine that no node has.
+/// CPU of a speaker and delay of its answers with and without the flood. There is one speaker: the flood's copies for
+/// others would be work of this machine that no node has.
 pub(crate) async fn flood(stage: &mut Stage, suffix: &str, vips: &str, rows: &mut Vec<Row>) -> Result<()> {
     let stranger = stage.lan.stranger(None)?;
-    let client_port = |flood: &str| {
-        stage.lan.net().exec("bridge", &["link", "set", "dev", "client", "bcast_flood", flood]).map(drop)
-    };
-    client_port("off")?;
+    stage.client_hears_broadcasts(false)?;
     stage.prober.ask_for(stage.vips.get(..10).unwrap_or_default(), EVERY);
     let quiet = watch(stage).await?;
     let injector =
@@ -40,7 +37,7 @@ pub(crate) async fn flood(stage: &mut Stage, suffix: &str, vips: &str, rows: &mu
     let loud = watch(stage).await?;
     let rate = injector.rate().round();
     drop(injector);
-    client_port("on")?;
+    stage.client_hears_broadcasts(true)?;
     let row = |name: &str, value: f64, unit: &str, n: usize, what: &str| {
         Row::new(&format!("{name}{suffix}"), value, unit, n, what)
     };

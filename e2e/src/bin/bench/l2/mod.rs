@@ -28,6 +28,26 @@ use crate::report::say;
 pub(crate) const PARTS: [&str; 11] =
     ["kill", "link", "stop", "api", "foreign", "conflict", "strangers", "memory", "many", "planned", "busy"];
 
+/// What readers of `target/bench/l2.json` rely on.
+const PROMISED: [&str; 16] = [
+    "kill_p50_ms_3",
+    "kill_p99_ms_3",
+    "kill_p99_ms_10",
+    "kill_p99_ms_50",
+    "link_p99_ms",
+    "stop_p99_ms",
+    "kill_last_ms_10k",
+    "api_down_kill_p99_ms",
+    "heal_two_answer_ms",
+    "rolling_lost",
+    "drain_lost",
+    "false_takeovers",
+    "foreign_arp_cpu_pct",
+    "speaker_rss_idle_mb",
+    "speaker_rss_10k_mb",
+    "speaker_idle_cpu_pct_10k",
+];
+
 /// Measures these parts, or all when none is named. What failed comes second, a line each.
 pub(crate) async fn measure(parts: &[String]) -> (Vec<Row>, Vec<String>) {
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
@@ -59,6 +79,10 @@ pub(crate) async fn measure(parts: &[String]) -> (Vec<Row>, Vec<String>) {
                 failed.push(format!("l2 {part}: {error:#}"));
             }
         }
+    }
+    if parts.is_empty() && failed.is_empty() {
+        let missing = PROMISED.into_iter().filter(|name| rows.iter().all(|row| row.metric != *name));
+        failed.extend(missing.map(|name| format!("l2: no part measured {name}")));
     }
     (rows, failed)
 }

@@ -130,6 +130,13 @@ impl Stage {
         Ok(samples)
     }
 
+    /// Whether the client's port passes broadcasts on. A flood's copies for the client would be work of this machine that no
+    /// node has, and would push the answers out of the client's queue.
+    pub(crate) fn client_hears_broadcasts(&self, yes: bool) -> Result<()> {
+        let flood = if yes { "on" } else { "off" };
+        self.lan.net().exec("bridge", &["link", "set", "dev", "client", "bcast_flood", flood]).map(drop)
+    }
+
     /// Keeps the logs and shows their ends when `result` is an error.
     pub(crate) fn told<T>(&self, result: Result<T>) -> Result<T> {
         result.inspect_err(|_| failed(&self.lan))
