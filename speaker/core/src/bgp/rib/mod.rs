@@ -275,7 +275,7 @@ impl Session {
             *mark = Mark::Again;
         }
         for (prefix, has) in &mut self.gone {
-            if of(family(&prefix)) {
+            if of(family(prefix)) {
                 *has = None;
             }
         }
@@ -285,7 +285,7 @@ impl Session {
     /// What had no next hop may have one now.
     fn ask_at_home(&mut self, goal: Option<&Table>) {
         for (mark, (prefix, _)) in self.marks.iter_mut().zip(goal.iter().flat_map(|goal| goal.iter())) {
-            if *mark == Mark::Home && self.families.contains(&family(&prefix)) {
+            if *mark == Mark::Home && self.families.contains(&family(prefix)) {
                 *mark = Mark::Missing;
                 self.pending.more(*prefix);
             }

@@ -22,8 +22,10 @@ pub struct Wanted {
 /// should get the same share it, and so does what a peer has got already.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    routes: Arc<[(Prefix, Arc<Wanted>)]>,
+    routes: Arc<Routes>,
 }
+
+type Routes = [(Prefix, Arc<Wanted>)];
 
 impl Table {
     /// How many routes.
@@ -59,7 +61,7 @@ impl Table {
         Arc::ptr_eq(&self.routes, &other.routes)
     }
 
-    pub(super) fn as_slice(&self) -> &[(Prefix, Arc<Wanted>)] {
+    pub(super) fn as_slice(&self) -> &Routes {
         &self.routes
     }
 }
@@ -131,7 +133,7 @@ pub fn table(routes: &BTreeMap<Prefix, Route>) -> Table {
 #[derive(Debug, Default)]
 pub struct Tables {
     wanted: BTreeSet<Arc<Wanted>>,
-    known: Vec<Weak<[(Prefix, Arc<Wanted>)]>>,
+    known: Vec<Weak<Routes>>,
 }
 
 impl Tables {
@@ -161,7 +163,7 @@ impl Tables {
     }
 }
 
-fn is_table_of(known: &[(Prefix, Arc<Wanted>)], routes: &BTreeMap<Prefix, Route>) -> bool {
+fn is_table_of(known: &Routes, routes: &BTreeMap<Prefix, Route>) -> bool {
     let equal = |(a, b): (&(Prefix, Arc<Wanted>), (&Prefix, &Route))| {
         a.0 == *b.0 && a.1.local_pref == b.1.local_pref && a.1.communities == b.1.communities
     };
