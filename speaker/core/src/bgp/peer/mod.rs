@@ -1,17 +1,33 @@
 //! One peer: the finite state machine of RFC 4271 section 8 with both connections, its timers, graceful restart, and the
 //! routes that go out.
 //!
-//! The driver opens and closes what [`Output`] says, moves bytes, and calls at [`Machine::poll_timeout`].
+//! ```text
+//! bytes ──> Machine: one codec::Reader per link ──> Message ──> fsm::Fsm ──> Message ──> codec::encode ──> bytes
+//! ```
+//!
+//! The driver opens and closes what [`Output`] says, moves bytes, and calls at [`Machine::poll_timeout`]. It hands over bytes
+//! that wait in a socket before it minds a deadline: a hold timer must not expire because we were busy.
+//!
+//! **Links.** Two connections can exist at once (RFC 4271 section 6.8), and a third one for the moment in which a restarted peer
+//! connects anew (RFC 4724 section 4.2). So each has a number: ours are numbered by the machine in [`Output::Connect`], those of
+//! the peer by the driver, which never uses a number twice. After [`Output::Close`] of a link the driver takes what
+//! [`Machine::poll_transmit`] has for it once more (a NOTIFICATION), and may forget it: what it says of it later is ignored.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use patina_crds::config::PeerAsn;
 use patina_crds::net::Family;
 
+pub use self::machine::Machine;
 use super::message::{Capabilities, Ends, Notification};
 use super::rib::Table;
+
+mod dress;
+pub mod fsm;
+mod machine;
+pub mod settings;
 
 /// How the peer is configured; from [`patina_crds::config::Peer`], resolved for this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +42,10 @@ pub struct Settings {
     pub hold_time: Duration,
     /// `None`: a third of the negotiated hold time.
     pub keepalive_time: Option<Duration>,
-    /// ConnectRetryTime; it grows while attempts fail, up to two minutes.
+    /// ConnectRetryTime: from a failed attempt to the next one. It doubles while attempts fail.
     pub connect_retry_time: Duration,
+    /// Up to this; equal to `connect_retry_time`: it does not grow.
+    pub connect_retry_max: Duration,
     /// Families that may go over the session.
     pub families: Vec<Family>,
     /// The session is unnumbered, or `dualStackAddressFamily`: RFC 8950 is offered.
@@ -42,7 +60,7 @@ pub struct Settings {
     pub bfd_strict: bool,
     /// Never connects, only accepts.
     pub passive: bool,
-    /// More received prefixes than this end the session (Cease 1, RFC 4486).
+    /// More received prefixes, of all families, than this end the session (Cease 1, RFC 4486).
     pub max_prefixes: usize,
     /// Of the jitter.
     pub seed: u64,
@@ -57,6 +75,15 @@ pub enum Side {
     Theirs,
 }
 
+/// One connection to the peer, or an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Link {
+    /// Who began it.
+    pub side: Side,
+    /// Counts the links of a side.
+    pub number: u32,
+}
+
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
@@ -65,13 +92,13 @@ pub enum Input<'a> {
     /// The operator does not: ManualStop (event 2), and what to tell the peer.
     Stop(Stop),
     /// The connection that [`Output::Connect`] asked for is there (event 16), or the peer's was accepted (event 17).
-    Connected(Side, Ends),
+    Connected(Link, Ends),
     /// A connection could not be made, or ended (event 18).
-    Lost(Side, &'a str),
+    Lost(Link, &'a str),
     /// Bytes that came.
-    Bytes(Side, &'a [u8]),
+    Bytes(Link, &'a [u8]),
     /// Every byte of [`Machine::poll_transmit`] so far has left for the kernel (RFC 9687: progress).
-    Sent(Side),
+    Sent(Link),
     /// The peer should have these routes from now on.
     Want(Table),
     /// What BFD says of the peer.
@@ -109,9 +136,9 @@ pub enum Stop {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Open a connection to the peer.
-    Connect,
-    /// Close this one once its bytes have left, at the latest after a second.
-    Close(Side),
+    Connect(Link),
+    /// Close this one once its bytes have left, at the latest after a second; or give the attempt up.
+    Close(Link),
     /// To be logged, counted, shown.
     Event(Event),
 }
@@ -131,6 +158,10 @@ pub enum Event {
     Tolerated(String),
     /// Every wanted route of the family has been sent: End-of-RIB went out.
     InitialDone(Family),
+    /// The session has no next hop for routes of the family: they stay home.
+    NoNextHop(Family),
+    /// A route that no message to this peer can carry; it was withdrawn in its place.
+    Unsendable(String),
 }
 
 /// Section 8.2.2.
@@ -155,7 +186,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Established {
     /// Over which connection.
-    pub side: Side,
+    pub link: Link,
     /// Its ends.
     pub ends: Ends,
     /// The peer's AS.
@@ -179,10 +210,28 @@ pub enum Why {
     Received(Notification),
     /// TCP, in the words of the driver.
     Connection(String),
-    /// Ours was the connection that section 6.8 closes.
+    /// It was the connection that section 6.8 closes; we told the peer.
     Collision,
     /// BFD (RFC 9384, Cease 10).
     Bfd,
+    /// The peer restarted and connected anew (RFC 4724 section 4.2).
+    Replaced,
+    /// We restart (RFC 4724): closed without a word.
+    Restart,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sent(notification) => write!(f, "we ended the session: {notification}"),
+            Self::Received(notification) => write!(f, "the peer ended the session: {notification}"),
+            Self::Connection(why) => write!(f, "TCP: {why}"),
+            Self::Collision => f.write_str("the peer's other connection was kept"),
+            Self::Bfd => f.write_str("BFD says that the peer is down"),
+            Self::Replaced => f.write_str("the peer restarted and connected anew"),
+            Self::Restart => f.write_str("this speaker restarts; the peer keeps the routes meanwhile"),
+        }
+    }
 }
 
 /// In or out.
@@ -205,6 +254,20 @@ pub enum MessageType {
     RouteRefresh,
 }
 
+impl MessageType {
+    /// On the wire (section 4.1; RFC 2918).
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Open => 1,
+            Self::Update => 2,
+            Self::Notification => 3,
+            Self::Keepalive => 4,
+            Self::RouteRefresh => 5,
+        }
+    }
+}
+
 /// For `kubectl patina bgp` and the status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -216,42 +279,4 @@ pub struct Snapshot {
     pub pending: usize,
     /// Prefixes that the peer has announced to us and not taken back, by family.
     pub received: BTreeMap<Family, usize>,
-}
-
-/// The machine.
-#[derive(Debug)]
-pub struct Machine {}
-
-impl Machine {
-    /// Idle until [`Input::Start`].
-    #[must_use]
-    pub fn new(_settings: Settings, _now: Instant) -> Self {
-        Self {}
-    }
-
-    /// Something happened.
-    pub fn handle(&mut self, _now: Instant, _input: Input<'_>) {}
-
-    /// Time has come.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-
-    /// When [`Machine::handle_timeout`] wants to be called.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
-
-    /// What to do next; `None`: nothing.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        None
-    }
-
-    /// Appends what is to be sent on this connection, about 64 KiB at a time. Called while the driver's own buffer is empty; nothing appended: nothing to send.
-    pub fn poll_transmit(&mut self, _now: Instant, _side: Side, _out: &mut Vec<u8>) {}
-
-    /// For people.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::default()
-    }
 }
