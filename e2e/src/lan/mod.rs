@@ -353,7 +353,7 @@ impl Lan {
     pub async fn addresses(&self, numbers: Range<usize>) -> Result<Vec<Ipv4Addr>> {
         let services: Api<Service> = Api::namespaced(self.api(), NAMESPACE);
         let names: BTreeSet<String> = numbers.clone().map(objects::service_name).collect();
-        wait::until(&format!("Services {numbers:?} have addresses"), secs(300), || {
+        wait::until(&format!("Services {numbers:?} have addresses"), secs(600), || {
             let (services, names) = (&services, &names);
             async move {
                 if names.len() > 100 {

@@ -69,9 +69,8 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     let home = |change: &&Change| owners.get(&change.ip) == Some(&change.to);
     let takeovers: Vec<&Change> = changes.iter().filter(|change| !home(change)).collect();
     let wrong = takeovers.iter().filter(|change| change.silence < ANSWERS_WITHIN).count();
-    let minutes = time.as_secs_f64() / 60.0;
     rows.extend([
-        Row::new("false_takeovers", wrong as f64, "", questions, format!("{minutes:.0} min of {HOGS_PER_CPU} busy processes per CPU beside {SPEAKERS} speakers with {VIPS} addresses: takeovers from one that left no question of the 2 s before unanswered for 200 ms")),
+        Row::new("false_takeovers", wrong as f64, "", questions, format!("{time:.0?} of {HOGS_PER_CPU} busy processes per CPU beside {SPEAKERS} speakers with {VIPS} addresses: takeovers from one that left no question of the 2 s before unanswered for 200 ms")),
         Row::new("busy_takeovers", takeovers.len() as f64, "", questions, "all takeovers in that time: the others were from speakers that had stalled"),
         Row::new("busy_answered_pct", answers as f64 / questions.max(1) as f64 * 100.0, "%", questions, "answers per question of the client in that time (more than 100 % when two answered)"),
     ]);

@@ -12,14 +12,13 @@ use patina_crds::types::ServiceL2Status;
 use patina_e2e::lan::{Lan, LanNode, SYSTEM};
 use patina_e2e::wait::{self, Seen, secs};
 
-use super::stage::Stage;
+use super::stage::{Stage, many};
 use crate::Row;
 use crate::cluster::calm;
 use crate::report::say;
 
 const SPEAKERS: usize = 3;
 const SOME: usize = 1000;
-const MANY: usize = 10_000;
 /// How long nothing happens while CPU time is measured: one round of the repeated announcements.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -33,6 +32,7 @@ pub(crate) async fn measure(rows: &mut Vec<Row>) -> Result<Stage> {
 
 async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     let lan = &mut stage.lan;
+    let many = many()?;
     calm().await;
     let three = "the largest of three speakers that know each other";
     let of = |lan: &Lan, count: usize| -> Result<(f64, String)> {
@@ -68,39 +68,39 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
         format!("{note}; 1,000 Services, each announces a third"),
     ));
 
-    create(lan, SOME..MANY).await?;
-    announced(lan, MANY).await?;
-    let (many, note) = of(lan, MANY)?;
+    create(lan, SOME..many).await?;
+    announced(lan, many).await?;
+    let (all, note) = of(lan, many)?;
     rows.push(Row::new(
         "speaker_rss_10k_mb",
-        many,
+        all,
         "MB",
         SPEAKERS,
-        format!("{note}; 10,000 Services, each announces a third"),
+        format!("{note}; {many} Services, each announces a third"),
     ));
-    let what = "10,000 Services, each announces a third again every 60 s";
+    let what = format!("{many} Services, each announces a third again every 60 s");
     rows.push(Row::new(
         "speaker_idle_cpu_pct_10k",
         cpu_pct(lan).await?,
         "%",
         SPEAKERS,
-        cpu_note(three, what),
+        cpu_note(three, &what),
     ));
 
     // Two say farewell: the third has all.
     for node in 1..SPEAKERS {
         lan.node_mut(node)?.terminate(secs(5));
     }
-    announced(lan, MANY).await?;
-    let (alone, _) = of(lan, MANY)?;
+    announced(lan, many).await?;
+    let (alone, _) = of(lan, many)?;
     rows.push(Row::new(
         "speaker_rss_10k_alone_mb",
         alone,
         "MB",
         1,
-        "VmRSS of one of them after it took the others' 6,667 over: it announces all 10,000",
+        format!("VmRSS of one of them after it took the others' over: it announces all {many}"),
     ));
-    stage.vips = stage.lan.addresses(0..MANY).await?;
+    stage.vips = stage.lan.addresses(0..many).await?;
     Ok(())
 }
 
@@ -111,11 +111,18 @@ async fn create(lan: &Lan, numbers: Range<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until as many addresses are announced and as many status objects are there, and then until all is at rest.
 async fn announced(lan: &Lan, count: usize) -> Result<()> {
-    let statuses: Api<ServiceL2Status> = Api::namespaced(lan.api(), SYSTEM);
     let began = Instant::now();
-    wait::until("all Services are announced, and shown", secs(300), || {
+    shown(lan, count).await?;
+    say(&format!("{count} announced and shown after {:.0} s", began.elapsed().as_secs_f64()));
+    calm().await;
+    Ok(())
+}
+
+/// Waits until as many addresses are announced, and as many status objects are there.
+pub(crate) async fn shown(lan: &Lan, count: usize) -> Result<()> {
+    let statuses: Api<ServiceL2Status> = Api::namespaced(lan.api(), SYSTEM);
+    wait::until("all Services are announced, and shown", secs(600), || {
         let sum =
             running(lan).map(|node| node.metric("patina_l2_announced", "")).sum::<Result<Option<f64>>>();
         let statuses = statuses.clone();
@@ -131,10 +138,8 @@ async fn announced(lan: &Lan, count: usize) -> Result<()> {
             ))
         }
     })
-    .await?;
-    say(&format!("{count} announced and shown after {:.0} s", began.elapsed().as_secs_f64()));
-    calm().await;
-    Ok(())
+    .await
+    .map(drop)
 }
 
 fn running(lan: &Lan) -> impl Iterator<Item = &LanNode> {

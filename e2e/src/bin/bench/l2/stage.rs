@@ -29,6 +29,14 @@ pub(crate) fn runs(usual: usize) -> Result<usize> {
     }
 }
 
+/// How many Services are many: ten thousand, unless `PATINA_MANY` says less, for who works on a bench.
+pub(crate) fn many() -> Result<usize> {
+    match std::env::var("PATINA_MANY") {
+        Ok(text) => text.parse().with_context(|| format!("PATINA_MANY={text}")),
+        Err(_) => Ok(10_000),
+    }
+}
+
 pub(crate) fn programs() -> Result<Programs> {
     Ok(Programs {
         speaker: release_binary("patina-speaker")?,
