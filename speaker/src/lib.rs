@@ -8,6 +8,8 @@
 //!  the others ──> membership/ ┘
 //! ```
 
+#[cfg(feature = "bgp")]
+pub mod bgp;
 pub mod config_state;
 pub mod conflicts;
 pub mod convert;

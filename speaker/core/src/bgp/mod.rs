@@ -17,3 +17,4 @@ pub mod codec;
 pub mod message;
 pub mod peer;
 pub mod rib;
+pub mod unnumbered;
