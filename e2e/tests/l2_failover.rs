@@ -3,6 +3,7 @@
 
 mod l2_failover {
     pub(crate) mod cases;
+    mod second_network;
 }
 
 use std::process::ExitCode;

@@ -12,6 +12,8 @@ use patina_e2e::stranger::{Injector, datagram, eavesdrop, forged};
 use patina_e2e::wait::secs;
 use serde_json::json;
 
+use super::second_network;
+
 /// A test: a sentence, and what makes it true.
 pub(crate) type Case = (&'static str, fn() -> Result<()>);
 
@@ -32,6 +34,7 @@ pub(crate) const ALL: &[Case] = &[
     ("addresses_change_hands_while_the_api_server_is_dead_or_frozen", without_api),
     ("a_speaker_that_ends_in_order_leaves_no_question_unanswered", ends_in_order),
     ("a_node_that_drains_hands_its_addresses_over_and_gets_them_back", drained),
+    ("a_second_network_that_passes_nothing_moves_its_address_and_nobody_is_dead", second_network::silent),
     ("datagrams_of_strangers_neither_kill_a_speaker_nor_hide_a_death", strangers),
 ];
 
@@ -41,48 +44,71 @@ const EVERY: Duration = Duration::from_millis(10);
 const SOON: Duration = secs(5);
 
 /// A LAN, some addresses, a client that asks for them.
-struct Scene {
+pub(crate) struct Scene {
     runtime: tokio::runtime::Runtime,
-    lan: Lan,
+    pub(crate) lan: Lan,
     vips: Vec<Ipv4Addr>,
-    prober: Prober,
+    pub(crate) prober: Prober,
+}
+
+/// Which network has the addresses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum On {
+    /// The one on which everything else is, too.
+    TheOnly,
+    /// Another.
+    Second,
 }
 
 impl Scene {
-    fn new(speakers: usize, vips: usize) -> Result<Scene> {
+    fn new(speakers: usize, vips: usize, on: On) -> Result<Scene> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (lan, vips) = runtime.block_on(async {
             let mut lan = Lan::start(Programs::debug()?).await?;
             let vips = async {
+                if on == On::Second {
+                    lan.second_network().await?;
+                }
                 lan.grow(speakers).await?;
                 lan.services(0..vips).await
             };
             let vips = vips.await.inspect_err(|_| told(&lan))?;
             anyhow::Ok((lan, vips))
         })?;
-        let prober = lan.prober(&vips, EVERY)?;
+        let prober = match on {
+            On::TheOnly => lan.prober(&vips, EVERY)?,
+            On::Second => lan.prober_there(&vips, EVERY)?,
+        };
         Ok(Scene { runtime, lan, vips, prober })
     }
 
     /// Runs the case and tells what the speakers said when it fails.
     fn play(speakers: usize, case: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
-        let mut scene = Scene::new(speakers, 1)?;
+        Self::play_on(On::TheOnly, speakers, case)
+    }
+
+    pub(crate) fn play_on(
+        on: On,
+        speakers: usize,
+        case: impl FnOnce(&mut Scene) -> Result<()>,
+    ) -> Result<()> {
+        let mut scene = Scene::new(speakers, 1, on)?;
         case(&mut scene).inspect_err(|_| told(&scene.lan))
     }
 
-    fn vip(&self) -> Result<Ipv4Addr> {
+    pub(crate) fn vip(&self) -> Result<Ipv4Addr> {
         self.vips.first().copied().context("no address")
     }
 
     /// Waits until the speakers know each other and one answers alone: its number and MAC address.
-    fn settled(&mut self) -> Result<(usize, Mac)> {
+    pub(crate) fn settled(&mut self) -> Result<(usize, Mac)> {
         self.runtime.block_on(self.lan.whole(secs(30)))?;
         let mac = self.prober.sole_owner(self.vip()?, Duration::from_millis(500), secs(15))?;
         Ok((self.lan.index_of(mac)?, mac))
     }
 
     /// Waits until another than `than` has answered.
-    fn taken(&self, since: SystemTime, than: Mac) -> Result<Mac> {
+    pub(crate) fn taken(&self, since: SystemTime, than: Mac) -> Result<Mac> {
         let vip = self.vip()?;
         let heard = self.prober.wait(since, SOON, |h| h.ip == vip && h.how == How::Reply && h.mac != than)?;
         eprintln!("taken over after {:.0?}", gap(since, heard.at));
@@ -90,7 +116,7 @@ impl Scene {
     }
 
     /// How long two answered since then.
-    fn two(&self, since: SystemTime) -> Result<Duration> {
+    pub(crate) fn two(&self, since: SystemTime) -> Result<Duration> {
         let questions = self.prober.timeline()?.answered_by_two(self.vip()?, since).len();
         Ok(EVERY * u32::try_from(questions)?)
     }
