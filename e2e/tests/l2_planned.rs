@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use lab_harness::wait_for;
-use patina_e2e::lab::{Lab, Options};
+use patina_e2e::lab::Options;
 use patina_e2e::planned::{Client, Told};
 
 fn main() -> ExitCode {
