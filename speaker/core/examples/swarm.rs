@@ -20,7 +20,7 @@ swarm: how fast the membership learns what, under a virtual clock
   --members N,N,..  rows of the table            (3,10,50,200,1000)
   --network WHICH   lan, bad (5 % lost, 50 ms of jitter) or both  (both)
   --deaths N        of each row, each restarted after             (30; 10 from 200 members on)
-  --large           5000 members as well: needs some 30 GB and hours
+  --no-partition    not the healing of halves, of which each has to meet all of the other: in large swarms the most work
   --hour            one hour of 5 speakers in the bad network, instead of the table
   --seed N          of everything that is random                  (1)
   --json FILE       the rows once more, for machines
@@ -31,6 +31,7 @@ struct Options {
     networks: Vec<(&'static str, Network)>,
     deaths: Option<usize>,
     hour: bool,
+    partition: bool,
     seed: u64,
     json: Option<String>,
 }
@@ -54,7 +55,7 @@ fn main() {
 fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
     let both = vec![("LAN", LAN), ("bad", BAD)];
     let (mut members, mut networks) = (vec![3, 10, 50, 200, 1000], both.clone());
-    let (mut deaths, mut hour, mut seed, mut json) = (None, false, 1, None);
+    let (mut deaths, mut hour, mut partition, mut seed, mut json) = (None, false, true, 1, None);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         let number = |text: &str| text.parse::<usize>().map_err(|_| format!("{arg}: {text:?} is no number"));
@@ -73,7 +74,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
                 }
             }
             "--deaths" => deaths = Some(number(&value()?)?),
-            "--large" => members.push(5000),
+            "--no-partition" => partition = false,
             "--hour" => hour = true,
             "--seed" => seed = number(&value()?)? as u64,
             "--json" => json = Some(value()?),
@@ -83,7 +84,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
     if members.iter().any(|count| !(2..=5000).contains(count)) {
         return Err("--members: each from 2 to 5000".to_owned());
     }
-    Ok(Some(Options { members, networks, deaths, hour, seed, json }))
+    Ok(Some(Options { members, networks, deaths, hour, partition, seed, json }))
 }
 
 /// A line of the table; times are of the virtual clock.
@@ -139,7 +140,7 @@ fn table(options: &Options) -> Vec<Row> {
     for &count in &options.members {
         for &(name, network) in &options.networks {
             let deaths = options.deaths.unwrap_or(if count < 200 { 30 } else { 10 });
-            let row = measure(count, name, network, deaths, options.seed);
+            let row = measure(count, name, network, deaths, options);
             println!(
                 "{:>7} {:>4} {:>6} | {:>6} {:>6} {:>6} {:>6} {:>6} | {:>6} {:>6} | {:>6.0} {:>7.0} | {:>6} {:>7} {:>6} {:>5} | {:>6.1}",
                 row.members,
@@ -169,13 +170,18 @@ fn table(options: &Options) -> Vec<Row> {
     rows
 }
 
-fn measure(members: usize, network: &'static str, how: Network, deaths: usize, seed: u64) -> Row {
+fn measure(members: usize, network: &'static str, how: Network, deaths: usize, options: &Options) -> Row {
     let wall = Instant::now();
     let mut row = Row { members, network, ..Row::default() };
-    let mut swarm = Swarm::new(members, how, seed);
+    let done = |what: &str| {
+        eprintln!("swarm: {members} {network}: {what} after {:.1} s", wall.elapsed().as_secs_f64());
+    };
+    let mut swarm = Swarm::new(members, how, options.seed);
+    swarm.terse = true;
     swarm.start_all();
     let began = swarm.time();
     row.start = swarm.run_until(Duration::from_secs(30), Swarm::whole).map(|took| took + began);
+    done("started");
     swarm.run(Duration::from_secs(1));
     rest(&mut swarm, &mut row);
 
@@ -185,6 +191,7 @@ fn measure(members: usize, network: &'static str, how: Network, deaths: usize, s
     }
     row.deaths.sort_unstable();
     row.joins.sort_unstable();
+    done("deaths");
 
     swarm.lag(0, Duration::from_millis(150));
     swarm.run(Duration::from_secs(10));
@@ -192,12 +199,15 @@ fn measure(members: usize, network: &'static str, how: Network, deaths: usize, s
     row.late = verdicts(&swarm, None);
     settle(&mut swarm);
 
-    let third: Vec<usize> = (0..members.div_ceil(3)).collect();
-    swarm.part(&third);
-    swarm.run(Duration::from_secs(5));
-    swarm.heal();
-    row.parted = swarm.run_until(Duration::from_secs(30), Swarm::whole);
-    settle(&mut swarm);
+    if options.partition {
+        let third: Vec<usize> = (0..members.div_ceil(3)).collect();
+        swarm.part(&third);
+        swarm.run(Duration::from_secs(5));
+        swarm.heal();
+        row.parted = swarm.run_until(Duration::from_secs(30), Swarm::whole);
+        settle(&mut swarm);
+        done("a partition");
+    }
 
     swarm.silence(&[members - 1]);
     swarm.run(Duration::from_secs(5));

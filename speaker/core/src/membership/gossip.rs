@@ -111,13 +111,13 @@ impl Gossip {
         self.collected.found.clear();
     }
 
-    /// We met it.
-    pub(crate) fn alive(&mut self, now: Instant, identity: Identity) {
+    /// We met it. `spread`: others may not know; it is for a few to say so, or each would hear it from all.
+    pub(crate) fn alive(&mut self, now: Instant, identity: Identity, spread: bool) {
         let ask = self.feeds > 0;
         self.feeds = self.feeds.saturating_sub(1);
         let member = Member::alive(identity.clone());
         self.with(now, |foca, mut collected| {
-            foca.apply_many(std::iter::once(member), true, &mut collected)?;
+            foca.apply_many(std::iter::once(member), spread, &mut collected)?;
             // The first few that we meet are asked for the list.
             if ask { foca.announce(identity, collected) } else { Ok(()) }
         });

@@ -1,5 +1,6 @@
 //! The machine: messages in, messages out, one deadline.
 
+mod listing;
 mod met;
 mod received;
 mod saying;
@@ -8,18 +9,20 @@ mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::fallen::Fallen;
 use super::gossip::{Found, Gossip, Identity};
 use super::outbox::Outbox;
+use super::places::Places;
 use super::ring::{self, Key};
 use super::roster::{Peer, Roster, Status};
 use super::segments::Segments;
 use super::wire::{self, Body, Life, Sender, Who, You};
 use super::{Down, Event, Input, Output, Settings, State};
 use crate::view::{Member, Members};
+use listing::List;
 
 /// The lease ends so much before the others may take us to be dead.
 const MARGIN: Duration = Duration::from_millis(20);
@@ -40,8 +43,10 @@ const WITNESSES: usize = 8;
 /// Dead speakers are asked whether they live: this often, later that often.
 const KNOCK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 const KNOCK_FAST_FOR: Duration = Duration::from_secs(60);
-/// Places where nobody answered are tried again: after this, doubled up to that.
-const JOIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Unless somebody is telling us who is there.
+const LISTING: Duration = Duration::from_secs(3);
+/// Places that are tried in one tick: in the first, doubled each time; once the first round is through.
+const TRIED: (usize, usize) = (64, 16);
 /// MAC addresses that are remembered: several interfaces of each speaker of a large cluster.
 const MAX_STATIONS: usize = 65_536;
 
@@ -61,9 +66,12 @@ pub(super) struct Machine {
     gossip: Gossip,
     segments: Segments,
     /// Where speakers are said to be; `None`: nobody has told yet.
-    places: Option<BTreeMap<SocketAddr, Place>>,
+    places: Option<Places>,
+    list: List,
+    /// Rounds in which places were tried.
+    tried: u32,
     /// Whom we watch, and since when: one that was another's to watch until now may have been silent to us for long.
-    watching: BTreeMap<Key, Instant>,
+    watching: BTreeMap<Key, Watched>,
     pings: BTreeMap<u64, Asked>,
     nonce: u64,
     began: Instant,
@@ -74,17 +82,20 @@ pub(super) struct Machine {
     /// We stalled, and nobody has let us back in.
     stalled: Option<Instant>,
     left: bool,
-    state: State,
-    stations: BTreeMap<[u8; 6], Arc<str>>,
+    joined: bool,
+    fenced: bool,
+    /// Made when somebody asks: during a start hundreds come, and each would have it made anew.
+    members: OnceLock<Arc<Members>>,
+    stations: Arc<BTreeMap<[u8; 6], Arc<str>>>,
     outputs: VecDeque<Output>,
-    changed: bool,
 }
 
-/// A place to join.
+/// Whom we watch.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    due: Instant,
-    pause: Duration,
+struct Watched {
+    since: Instant,
+    /// It is silent: since then others are asked.
+    asked: Option<Instant>,
 }
 
 /// A question that waits for an answer.
@@ -104,7 +115,7 @@ impl Machine {
         let say = Member { starting: true, ..Member::default() };
         let gossip = Gossip::new(now, Identity::new(Arc::clone(&who), life), settings.seed);
         let nonce = settings.seed ^ settings.incarnation.rotate_left(17);
-        let mut machine = Self {
+        Self {
             settings,
             me,
             who,
@@ -117,6 +128,8 @@ impl Machine {
             gossip,
             segments: Segments::new(now),
             places: None,
+            list: List::default(),
+            tried: 0,
             watching: BTreeMap::new(),
             pings: BTreeMap::new(),
             nonce,
@@ -126,13 +139,12 @@ impl Machine {
             judge: now,
             stalled: None,
             left: false,
-            state: State::default(),
-            stations: BTreeMap::new(),
+            joined: false,
+            fenced: false,
+            members: OnceLock::new(),
+            stations: Arc::default(),
             outputs: VecDeque::new(),
-            changed: true,
-        };
-        machine.publish();
-        machine
+        }
     }
 
     pub(super) fn handle(&mut self, now: Instant, input: Input) {
@@ -189,11 +201,11 @@ impl Machine {
             return None;
         }
         let tick = self.ticked + self.settings.heartbeat;
-        let silent = self.watching.iter().filter_map(|(key, since)| {
+        let silent = self.watching.iter().filter_map(|(key, watched)| {
             let peer = self.roster.get(*key)?;
-            let heard = peer.heard.max(*since);
+            let heard = peer.heard.max(watched.since);
             let verdict = heard + self.settings.detect;
-            let ask = peer.asked.map_or(heard + self.doubt(), |asked| asked + AGAIN);
+            let ask = watched.asked.map_or(heard + self.doubt(), |asked| asked + AGAIN);
             Some(ask.min(verdict).max(self.judge))
         });
         let others = [self.outbox.poll_timeout(), self.gossip.poll_timeout()];
@@ -204,12 +216,31 @@ impl Machine {
         self.outputs.pop_front()
     }
 
-    pub(super) fn state(&self) -> &State {
-        &self.state
+    pub(super) fn state(&self) -> State {
+        let members = || {
+            let others = self.roster.alive().map(|(_, peer)| (peer.who.name.clone(), peer.member.clone()));
+            Arc::new(others.chain([(self.settings.node.clone(), self.say.clone())]).collect())
+        };
+        State {
+            members: Arc::clone(self.members.get_or_init(members)),
+            stations: Arc::clone(&self.stations),
+            down: self.fallen.causes(),
+            joined: self.joined,
+            fenced: self.fenced,
+        }
+    }
+
+    pub(super) fn alive(&self) -> impl ExactSizeIterator<Item = &str> {
+        let name = |key: Option<&Key>| {
+            let peer = key.and_then(|key| self.roster.get(*key));
+            peer.map_or(self.settings.node.as_str(), |peer| peer.who.name.as_str())
+        };
+        let mut others = self.roster.alive.iter();
+        (0..others.len() + 1).map(move |_| name(others.next()))
     }
 
     pub(super) fn answer_until(&self) -> Option<Instant> {
-        let open = self.state.joined && !self.state.fenced && !self.left;
+        let open = self.joined && !self.fenced && !self.left;
         open.then(|| self.ticked + self.settings.detect.saturating_sub(MARGIN))
     }
 
@@ -226,12 +257,17 @@ impl Machine {
     }
 
     fn introduce_to(&mut self, key: Key) {
-        let intro = self.intro(true);
+        let intro = self.intro(true, self.known(key));
         self.send(key, &intro);
     }
 
-    fn intro(&self, want: bool) -> Body {
-        Body::Intro { want, said: self.said, who: (*self.who).clone(), member: self.say.clone() }
+    /// `knows`: what we know of the receiver.
+    fn intro(&self, want: bool, knows: Option<(Life, u32)>) -> Body {
+        Body::Intro { want, said: self.said, who: (*self.who).clone(), member: self.say.clone(), knows }
+    }
+
+    fn known(&self, key: Key) -> Option<(Life, u32)> {
+        self.roster.get(key).map(|peer| (peer.life, peer.said))
     }
 
     fn ping(&mut self, now: Instant, target: Key, on_behalf: Option<(Key, u64)>) {
@@ -282,7 +318,7 @@ impl Machine {
                     if known.is_none_or(|peer| !peer.alive() || peer.life < identity.life)
                         && let Some(at) = identity.who.addresses.first()
                     {
-                        self.send_at(*at, &self.intro(true));
+                        self.send_at(*at, &self.intro(true, None));
                     }
                 }
                 Found::Down(identity) => {
@@ -300,43 +336,48 @@ impl Machine {
         self.send_gossip();
         while let Some(ready) = self.outbox.ready(now) {
             if ready.intro {
-                let intro = self.intro(false);
+                let intro = self.intro(false, self.known(ready.to));
                 self.send(ready.to, &intro);
+                if ready.last {
+                    self.unheard(now, ready.to);
+                }
             }
             if let Some((seq, dead)) = ready.verdicts {
                 self.send(ready.to, &Body::Verdict { seq, dead });
             }
         }
-        self.watch(now);
-        if self.stalled.is_some() && self.roster.alive.is_empty() {
-            self.stalled = None;
-            self.changed = true;
+        if self.roster.has_turned() {
+            self.watch(now);
         }
-        self.publish();
+        if self.roster.alive.is_empty() {
+            self.stalled = None;
+        }
+        self.mind_the_fence();
     }
 
-    /// Brings the state up to date.
-    fn publish(&mut self) {
-        if !std::mem::take(&mut self.changed) {
-            return;
-        }
-        let known = self.roster.peers.values().filter(|peer| peer.status != Status::Left).count() + 1;
-        let minority = self.settings.quorum && (self.roster.alive.len() + 1) * 2 <= known && known > 1;
-        let fenced = self.stalled.is_some() || minority;
-        if fenced != self.state.fenced {
-            self.state.fenced = fenced;
+    fn mind_the_fence(&mut self) {
+        // Counted only where it matters: this is looked at after each message.
+        let is_minority = || {
+            let left = |peer: &&Peer| matches!(peer.status, Status::Left(_));
+            let known = self.roster.peers.len() - self.roster.peers.values().filter(left).count() + 1;
+            (self.roster.alive.len() + 1) * 2 <= known && known > 1
+        };
+        let fenced = self.stalled.is_some() || self.settings.quorum && is_minority();
+        if fenced != self.fenced {
+            self.fenced = fenced;
             let event = if fenced { Event::Fenced } else { Event::Unfenced };
             self.outputs.push_back(Output::Event(event));
         }
-        let mut members: Members =
-            self.roster.alive().map(|(_, peer)| (peer.who.name.clone(), peer.member.clone())).collect();
-        members.insert(self.settings.node.clone(), self.say.clone());
-        if *self.state.members != members {
-            self.state.members = Arc::new(members);
-        }
-        self.state.down = self.fallen.causes();
-        if *self.state.stations != self.stations {
-            self.state.stations = Arc::new(self.stations.clone());
+    }
+
+    /// Whose the MAC addresses are.
+    fn note(&mut self, peer: &Peer) {
+        for interface in peer.member.interfaces.iter().flatten() {
+            let (mac, node) = (&interface.mac, &peer.who.name);
+            let known = self.stations.get(mac).map(|node| &**node);
+            if known != Some(node) && (self.stations.len() < MAX_STATIONS || known.is_some()) {
+                Arc::make_mut(&mut self.stations).insert(*mac, node.as_str().into());
+            }
         }
     }
 

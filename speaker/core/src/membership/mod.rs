@@ -24,6 +24,7 @@ mod fallen;
 mod gossip;
 mod machine;
 mod outbox;
+mod places;
 mod ring;
 mod roster;
 mod segments;
@@ -198,7 +199,12 @@ impl Membership {
     /// What is known now; the `Arc`s change only when what is in them does.
     #[must_use]
     pub fn state(&self) -> State {
-        self.machine.state().clone()
+        self.machine.state()
+    }
+
+    /// The names of the live speakers, this one included, in no order: what [`Membership::state`] says, without a copy.
+    pub fn alive(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.machine.alive()
     }
 
     /// The lease: frames may be answered until then, unless it is prolonged. `None`: nothing may be answered. The driver

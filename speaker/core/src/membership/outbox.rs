@@ -37,6 +37,8 @@ pub(super) struct Ready {
     pub(super) intro: bool,
     /// With their sequence number.
     pub(super) verdicts: Option<(u32, Vec<Dead>)>,
+    /// For the last time.
+    pub(super) last: bool,
 }
 
 impl Outbox {
@@ -84,10 +86,11 @@ impl Outbox {
         self.due.remove(&(due, to));
         let parcel = self.parcels.get_mut(&to)?;
         let verdicts = (!parcel.verdicts.is_empty()).then(|| (parcel.seq, parcel.verdicts.clone()));
-        let ready = Ready { to, intro: parcel.intro, verdicts };
+        let last = parcel.tries + 1 >= TRIES;
+        let ready = Ready { to, intro: parcel.intro, verdicts, last };
         let pause = FIRST * 2_u32.pow(parcel.tries.into());
         parcel.tries += 1;
-        if parcel.tries >= TRIES {
+        if last {
             self.parcels.remove(&to);
         } else {
             parcel.due = now.checked_add(pause);
@@ -96,7 +99,7 @@ impl Outbox {
         Some(ready)
     }
 
-    /// The parcel of a speaker, to be sent at once.
+    /// The parcel of a speaker, to be sent then.
     fn parcel(&mut self, now: Instant, to: Key) -> &mut Parcel {
         let parcel = self.parcels.entry(to).or_default();
         if let Some(due) = parcel.due.replace(now) {

@@ -27,6 +27,12 @@ pub(crate) fn after(members: &BTreeSet<Key>, of: Key, count: usize) -> impl Iter
     later.chain(members.range(..of)).copied().take(count)
 }
 
+/// Whether `other`, were it a member, would be one of the `count` after `of`.
+pub(crate) fn is_after(members: &BTreeSet<Key>, of: Key, other: Key, count: usize) -> bool {
+    let between = after(members, of, count).take_while(|key| key.wrapping_sub(of) < other.wrapping_sub(of));
+    between.count() < count
+}
+
 /// The `count` members before `of`: those whom it watches.
 pub(crate) fn before(members: &BTreeSet<Key>, of: Key, count: usize) -> impl Iterator<Item = Key> + '_ {
     let earlier = members.range(..of).rev();

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Down;
 use super::ring::Key;
 use super::wire::{Life, Who};
 use crate::view::Member;
@@ -21,9 +20,24 @@ const SWEEP: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Alive,
-    /// Since when, and why.
-    Dead(Instant, Down),
-    Left,
+    Dead(Box<Gone>),
+    Left(Box<Gone>),
+}
+
+/// Of one that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gone {
+    pub(super) since: Instant,
+    /// When a dead one is asked next whether it lives.
+    pub(super) knock: Instant,
+    /// When the API server's list last named it.
+    pub(super) named: Instant,
+}
+
+impl Gone {
+    pub(super) fn new(now: Instant, knock: Instant) -> Box<Self> {
+        Box::new(Self { since: now, knock, named: now })
+    }
 }
 
 /// A speaker that told us who it is.
@@ -35,19 +49,13 @@ pub(super) struct Peer {
     /// The last sign of life, its own or one that another speaker vouched for.
     pub(super) heard: Instant,
     /// The last that came from itself: what we vouch for. Were it the one above, two that ask each other would keep a dead
-    /// one alive between them.
-    pub(super) direct: Instant,
+    /// one alive between them. `None`: others told us of it, and it has said nothing itself yet.
+    pub(super) direct: Option<Instant>,
     /// The number of the last that it said of itself; 0: nothing yet in this life.
     pub(super) said: u32,
     pub(super) member: Member,
     /// Where it is reached: where it last wrote from when that is one of its addresses.
     pub(super) at: SocketAddr,
-    /// Of one that we watch and that is silent: since when others are asked.
-    pub(super) asked: Option<Instant>,
-    /// Of a dead one: when it is asked next whether it lives.
-    pub(super) knock: Instant,
-    /// Of one that is gone: when the API server's list last named it.
-    pub(super) named: Instant,
 }
 
 impl Peer {
@@ -62,6 +70,10 @@ pub(super) struct Roster {
     pub(super) peers: BTreeMap<Key, Peer>,
     /// The keys of those alive.
     pub(super) alive: BTreeSet<Key>,
+    /// The keys of those dead.
+    pub(super) dead: BTreeSet<Key>,
+    /// Those alive are others than when it was last asked ([`Roster::has_turned`]).
+    turned: bool,
     swept: Option<Instant>,
 }
 
@@ -78,6 +90,37 @@ impl Roster {
         self.alive.iter().filter_map(|key| self.peers.get_key_value(key))
     }
 
+    /// Whether somebody came or went since this was asked last: the ring has changed.
+    pub(super) fn has_turned(&mut self) -> bool {
+        std::mem::take(&mut self.turned)
+    }
+
+    /// It lives.
+    pub(super) fn insert(&mut self, key: Key, peer: Peer) {
+        self.peers.insert(key, peer);
+        self.dead.remove(&key);
+        self.turned |= self.alive.insert(key);
+    }
+
+    /// It is dead, or has left. Who it was.
+    pub(super) fn bury(&mut self, key: Key, status: Status) -> Option<&Peer> {
+        if !self.alive.remove(&key) {
+            return None;
+        }
+        self.turned = true;
+        if matches!(status, Status::Dead(_)) {
+            self.dead.insert(key);
+        }
+        let peer = self.peers.get_mut(&key)?;
+        peer.status = status;
+        Some(peer)
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Peer> {
+        self.dead.remove(&key);
+        self.peers.remove(&key)
+    }
+
     /// Room for one more: the oldest that left or died makes it, and is told.
     pub(super) fn room(&mut self) -> Result<Option<Peer>, Full> {
         if self.peers.len() < MAX_PEERS {
@@ -85,7 +128,7 @@ impl Roster {
         }
         let gone = self.peers.iter().filter(|(_, peer)| !peer.alive()).min_by_key(|(_, peer)| peer.heard);
         let oldest = gone.map(|(key, _)| *key).ok_or(Full)?;
-        Ok(self.peers.remove(&oldest))
+        Ok(self.remove(oldest))
     }
 
     /// Those that are forgotten now. `named`: whether the list has this address. A node that was taken out of the cluster
@@ -100,13 +143,14 @@ impl Roster {
             self.alive().flat_map(|(_, peer)| peer.who.addresses.iter().copied()).collect();
         let named = |at: &SocketAddr| named(at) && !taken.contains(at);
         let mut old = Vec::new();
-        for (key, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.alive()) {
+        for (key, peer) in &mut self.peers {
+            let (Status::Dead(gone) | Status::Left(gone)) = &mut peer.status else { continue };
             if peer.who.addresses.iter().any(&named) {
-                peer.named = now;
-            } else if now.saturating_duration_since(peer.named.max(peer.heard)) >= FORGET {
+                gone.named = now;
+            } else if now.saturating_duration_since(gone.named.max(peer.heard)) >= FORGET {
                 old.push(*key);
             }
         }
-        old.iter().filter_map(|key| self.peers.remove(key)).collect()
+        old.iter().filter_map(|key| self.remove(*key)).collect()
     }
 }

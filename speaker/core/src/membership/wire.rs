@@ -72,6 +72,16 @@ pub(crate) struct Dead {
     pub(crate) life: Life,
 }
 
+/// A speaker, as another one tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) who: Who,
+    pub(crate) life: Life,
+    /// The number of what it said last.
+    pub(crate) said: u32,
+    pub(crate) member: Member,
+}
+
 /// What is said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Body {
@@ -86,7 +96,8 @@ pub(crate) enum Body {
     /// I heard from it so many milliseconds ago; `None`: not lately.
     Vouch { nonce: u64, target: Key, age: Option<u16> },
     /// This is I, and what I say of myself. `want`: say who you are.
-    Intro { want: bool, said: u32, who: Who, member: Member },
+    /// `knows`: the life and the saying of the receiver's that the sender has already.
+    Intro { want: bool, said: u32, who: Who, member: Member, knows: Option<(Life, u32)> },
     /// I know now.
     IntroAck { said: u32 },
     /// They are dead.
@@ -101,6 +112,10 @@ pub(crate) enum Body {
     SegmentPing { nonce: u64, subnet: (IpAddr, u8) },
     /// I do.
     SegmentPong { nonce: u64, subnet: (IpAddr, u8) },
+    /// Whom do you know, from this key on?
+    List { from: Key },
+    /// Those from the one key to the other, both included, without the receiver and the sender.
+    Listed { from: Key, to: Key, known: Vec<Known> },
 }
 
 /// Why a message is not one.
@@ -125,6 +140,11 @@ pub(crate) fn encode(sender: Sender, body: &Body, rest: &[u8]) -> Vec<u8> {
     [bytes.as_slice(), rest].concat()
 }
 
+/// How many bytes it takes within a message.
+pub(crate) fn length(value: &impl Serialize) -> usize {
+    postcard::to_extend(value, Vec::new()).map_or(usize::MAX / 2, |bytes: Vec<u8>| bytes.len())
+}
+
 /// Reads a message.
 pub(crate) fn decode(message: &[u8]) -> Result<(Sender, Body, &[u8]), Unreadable> {
     if message.len() > MAX_MESSAGE {
@@ -147,7 +167,12 @@ pub(crate) fn fitting(sender: Sender, who: &Who, mut member: Member) -> Member {
     if member.version.len() > MAX_VERSION {
         member.version = member.version.chars().take(MAX_VERSION / 4).collect();
     }
-    let intro = |member: Member| Body::Intro { want: true, said: u32::MAX, who: who.clone(), member };
+    let longest = Life { start: MAX_START - 1, renewals: MAX_RENEWALS - 1 };
+    let sender = Sender { key: sender.key, life: longest };
+    let intro = |member: Member| {
+        let knows = Some((longest, u32::MAX));
+        Body::Intro { want: true, said: u32::MAX, who: who.clone(), member, knows }
+    };
     let fits = |member: &Member| decode(&encode(sender, &intro(member.clone()), &[])).is_ok();
     if !fits(&member) {
         member.interfaces = None;
@@ -166,7 +191,13 @@ fn check_life(life: Life) -> Result<(), Unreadable> {
 fn check(sender: Sender, body: &Body) -> Result<(), Unreadable> {
     match body {
         Body::Ping { you: Some(you), .. } | Body::Pong { you: Some(you), .. } => check_life(you.life),
-        Body::Intro { who, member, .. } => {
+        Body::Listed { known, .. } => known.iter().try_for_each(|known| {
+            check_life(known.life)?;
+            known.who.check()?;
+            check_member(&known.member)
+        }),
+        Body::Intro { who, member, knows, .. } => {
+            knows.map_or(Ok(()), |(life, _)| check_life(life))?;
             who.check()?;
             if ring::key(&who.name) != sender.key {
                 return Err(Unreadable::Bounds("name"));

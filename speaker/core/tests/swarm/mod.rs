@@ -59,6 +59,8 @@ pub struct Swarm {
     pub detect: Duration,
     pub quorum: bool,
     pub told: Vec<Told>,
+    /// Of what the machines say only deaths and fences are kept: of thousands each tells of thousands.
+    pub terse: bool,
     pub messages: u64,
     pub bytes: u64,
     /// These have an address on the second segment.
@@ -72,8 +74,11 @@ pub struct Swarm {
     start: Instant,
     now: Instant,
     nodes: Vec<Node>,
+    /// When, in which order, and where in `events`.
     queue: BinaryHeap<Reverse<(Instant, u64, usize)>>,
-    events: BTreeMap<u64, Happens>,
+    events: Vec<Option<Happens>>,
+    /// Places in `events` that are free.
+    free: Vec<usize>,
     seq: u64,
     random: u64,
     /// Messages from one of these sides to another are lost.
@@ -97,6 +102,7 @@ impl Swarm {
             detect: Duration::from_millis(250),
             quorum: false,
             told: Vec::new(),
+            terse: false,
             messages: 0,
             bytes: 0,
             second: BTreeSet::new(),
@@ -107,7 +113,8 @@ impl Swarm {
             now,
             nodes: (0..count).map(|_| node()).collect(),
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
             seq: 0,
             random: seed,
             cut: BTreeSet::new(),
@@ -266,9 +273,9 @@ impl Swarm {
         let alive: BTreeSet<String> =
             (0..self.nodes.len()).filter(|node| self.machine(*node).is_some()).map(name).collect();
         // First how many, which is cheap: this is asked every few milliseconds, of many.
-        let count = |machine: &Membership| machine.state().members.len() == alive.len();
-        (0..self.nodes.len()).all(|node| self.machine(node).is_none_or(count))
-            && (0..self.nodes.len()).all(|node| self.machine(node).is_none() || self.members(node) == alive)
+        let machines = || self.nodes.iter().filter_map(|node| node.machine.as_ref());
+        machines().all(|machine| machine.alive().len() == alive.len())
+            && machines().all(|machine| machine.alive().all(|name| alive.contains(name)))
     }
 
     /// Who missed whom that ran: false verdicts. `about`: nodes for which a verdict is right.
@@ -291,11 +298,12 @@ impl Swarm {
 
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(Reverse((at, seq, _))) =
+        while let Some(Reverse((at, _, place))) =
             self.queue.peek().copied().filter(|Reverse((at, ..))| *at <= end)
         {
             self.queue.pop();
-            let Some(happens) = self.events.remove(&seq) else { continue };
+            let Some(happens) = self.events[place].take() else { continue };
+            self.free.push(place);
             self.now = at;
             match happens {
                 Happens::Deliver { to, from, message } => self.deliver(to, from, message),
@@ -364,7 +372,11 @@ impl Swarm {
         while let Some(output) = machine.poll_output() {
             match output {
                 Output::Send { to, message } => sends.push((to, message)),
-                Output::Event(event) => self.told.push(Told { at, by: index, event }),
+                Output::Event(event) => {
+                    if !self.terse || matches!(event, Event::Down { .. } | Event::Fenced) {
+                        self.told.push(Told { at, by: index, event });
+                    }
+                }
             }
         }
         let deadline = machine.poll_timeout();
@@ -405,8 +417,12 @@ impl Swarm {
 
     fn schedule(&mut self, at: Instant, happens: Happens) {
         self.seq += 1;
-        self.queue.push(Reverse((at, self.seq, 0)));
-        self.events.insert(self.seq, happens);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[place] = Some(happens);
+        self.queue.push(Reverse((at, self.seq, place)));
     }
 }
 

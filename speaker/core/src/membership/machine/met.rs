@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::gossip::Identity;
-use super::super::ring::Key;
+use super::super::ring;
 use super::super::roster::{self, Peer, Status};
 use super::super::wire::{Body, Life, Sender, Who, You};
 use super::super::{Event, Output};
-use super::{MAX_STATIONS, Machine};
+use super::Machine;
 use crate::view::Member;
 
 impl Machine {
@@ -21,13 +21,13 @@ impl Machine {
         sender: Sender,
         who: Who,
         (said, member): (u32, Member),
-        want: bool,
+        (want, knows): (bool, Option<(Life, u32)>),
     ) {
         let key = sender.key;
         let before = self.roster.get(key).cloned();
         if before.is_none() {
             match self.roster.room() {
-                Ok(evicted) => evicted.iter().for_each(|peer| self.forgotten(peer)),
+                Ok(evicted) => evicted.iter().for_each(|peer| self.forgotten(now, peer)),
                 Err(roster::Full) => return,
             }
         }
@@ -50,38 +50,41 @@ impl Machine {
             life: sender.life,
             status: Status::Alive,
             heard: now,
-            direct: now,
+            direct: Some(now),
             said: said_then,
             member,
             at,
-            asked: None,
-            knock: now,
-            named: now,
         };
-        for interface in peer.member.interfaces.iter().flatten() {
-            if self.stations.len() < MAX_STATIONS || self.stations.contains_key(&interface.mac) {
-                self.stations.insert(interface.mac, node.as_str().into());
-            }
+        self.note(&peer);
+        for at in peer.who.addresses.iter() {
+            self.places.iter_mut().for_each(|places| places.met(at));
         }
         let identity = Identity::new(Arc::clone(&peer.who), peer.life);
-        self.roster.peers.insert(key, peer);
-        self.roster.alive.insert(key);
-        self.gossip.alive(now, identity);
+        self.roster.insert(key, peer);
+        if let Some(watched) = self.watching.get_mut(&key) {
+            watched.asked = None;
+        }
+        // It tells everybody itself. If somebody is not told, its watchers see to it, and whoever hears it from them.
+        if !was_alive || before.as_ref().is_none_or(|peer| peer.life != sender.life) {
+            let spread = ring::is_after(&self.roster.alive, key, self.me.key, self.settings.watchers);
+            self.gossip.alive(now, identity, spread);
+        }
         self.send_at(from, &Body::IntroAck { said });
         if want {
-            self.send_at(from, &self.intro(false));
+            self.send_at(from, &self.intro(false, Some((sender.life, said_then))));
         }
         if !was_alive || restarted {
             self.fallen.forget(&node);
             self.outputs.push_back(Output::Event(Event::Up { node }));
-            self.changed = true;
-            if !want {
+            self.members.take();
+            if !want && knows != Some((self.me.life, self.said)) {
                 self.outbox.intro(now, key);
             }
         } else if news {
             self.outputs.push_back(Output::Event(Event::Said { node }));
-            self.changed = true;
+            self.members.take();
         }
+        self.want_list(now, key);
     }
 
     /// What another knows of us.
@@ -105,14 +108,7 @@ impl Machine {
         self.gossip.renew(now, Identity::new(Arc::clone(&self.who), self.me.life), alive.into_iter());
         self.tell_all(now);
         // Those who took us for dead may be dead for us.
-        let dead: Vec<Key> = self
-            .roster
-            .peers
-            .iter()
-            .filter(|(_, peer)| matches!(peer.status, Status::Dead(..)))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in dead {
+        for key in self.roster.dead.clone() {
             self.introduce_to(key);
         }
     }

@@ -25,7 +25,7 @@ impl Machine {
             // just so again, for ever.
             None => {
                 self.mind(now, about_us);
-                return self.send_at(from, &self.intro(true));
+                return self.send_at(from, &self.intro(true, None));
             }
             // From a life that is over; or from a later start whose random number is lower. It alone can tell, and goes
             // beyond what we know.
@@ -37,11 +37,13 @@ impl Machine {
                 let alive = self.count();
                 return self.send_at(from, &Body::Pong { nonce: 0, alive, said: self.said, you });
             }
-            Some(peer) if sender.life == peer.life => match peer.status {
+            Some(peer) if sender.life == peer.life => match &peer.status {
                 Status::Alive => {
                     peer.heard = now;
-                    peer.direct = now;
-                    peer.asked = None;
+                    peer.direct = Some(now);
+                    if let Some(watched) = self.watching.get_mut(&sender.key) {
+                        watched.asked = None;
+                    }
                     if peer.at != from && peer.who.addresses.contains(&from) {
                         peer.at = from;
                     }
@@ -56,13 +58,13 @@ impl Machine {
                     }
                     return self.mind(now, about_us);
                 }
-                Status::Left => return,
+                Status::Left(_) => return,
             },
             // Another life: who is it now?
             Some(_) if introduces => {}
             Some(_) => {
                 self.mind(now, about_us);
-                return self.send_at(from, &self.intro(true));
+                return self.send_at(from, &self.intro(true, None));
             }
         }
         self.body(now, from, sender, body, rest);
@@ -96,13 +98,11 @@ impl Machine {
                 }
                 if self.stalled.is_some_and(|since| asked.at >= since) {
                     self.stalled = None;
-                    self.changed = true;
                 }
             }
             Body::AskAbout { nonce, target } => {
-                let heard = self.roster.get(target).filter(|peer| peer.alive()).map(|peer| peer.direct);
-                let Some(heard) = heard else { return };
-                let age = now.saturating_duration_since(heard);
+                let Some(peer) = self.roster.get(target).filter(|peer| peer.alive()) else { return };
+                let age = peer.direct.map_or(Duration::MAX, |direct| now.saturating_duration_since(direct));
                 // What was heard here is told at once; what is older than two heartbeats is looked into as well.
                 if age < self.doubt() {
                     let age = u16::try_from(age.as_millis()).ok();
@@ -123,10 +123,14 @@ impl Machine {
                     && heard > peer.heard
                 {
                     peer.heard = heard;
-                    peer.asked = None;
+                    if let Some(watched) = self.watching.get_mut(&target) {
+                        watched.asked = None;
+                    }
                 }
             }
-            Body::Intro { want, said, who, member } => self.met(now, from, sender, who, (said, member), want),
+            Body::Intro { want, said, who, member, knows } => {
+                self.met(now, from, sender, who, (said, member), (want, knows));
+            }
             Body::IntroAck { said } => {
                 if said == self.said {
                     self.outbox.intro_arrived(key);
@@ -150,6 +154,8 @@ impl Machine {
             Body::VerdictAck { seq } => self.outbox.verdicts_arrived(key, seq),
             Body::Farewell => self.bury(now, key, Down::Left),
             Body::Gossip => self.gossip.handle(now, rest),
+            Body::List { from } => self.tell_list(from, key),
+            Body::Listed { from, to, known } => self.listed(now, key, (from, to), known),
             // See `heard_on_segment`.
             Body::SegmentPing { .. } | Body::SegmentPong { .. } => {}
         }

@@ -14,7 +14,7 @@ impl Machine {
         self.segments.mark(&self.settings.addresses, &mut member);
         self.say = wire::fitting(self.me, &self.who, member);
         self.said = self.said.saturating_add(1);
-        self.changed = true;
+        self.members.take();
         self.tell_all(now);
     }
 

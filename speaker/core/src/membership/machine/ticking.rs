@@ -1,14 +1,16 @@
 //! What is done twenty times a second: heartbeats, questions to the dead, knocks where speakers are said to be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::places::Places;
 use super::super::ring::{self, Key};
-use super::super::roster::{self, Peer, Status};
+use super::super::roster::{Peer, Status};
 use super::super::wire::Body;
 use super::super::{Event, Output};
-use super::{FIRST_ROUND, JOIN, KNOCK, KNOCK_FAST_FOR, MEASURE, Machine, PATIENCE, Place, WITNESSES};
+use super::{FIRST_ROUND, KNOCK, KNOCK_FAST_FOR, LISTING, MEASURE, Machine, PATIENCE, TRIED, WITNESSES};
 
 impl Machine {
     pub(super) fn tick(&mut self, now: Instant) {
@@ -34,7 +36,6 @@ impl Machine {
             && self.stalled.is_some_and(|since| now.saturating_duration_since(since) >= self.settings.detect)
         {
             self.stalled = None;
-            self.changed = true;
         }
         if self.stalled.is_some() {
             let witnesses: Vec<Key> = self.roster.alive.iter().copied().collect();
@@ -45,6 +46,7 @@ impl Machine {
             }
         }
         self.knock(now);
+        self.mind_list(now);
         self.join(now);
         self.ask_on_segments(now);
         self.forget_the_old(now);
@@ -53,92 +55,79 @@ impl Machine {
     /// Those that died long ago, and that nobody expects back. Without a list nobody is forgotten.
     pub(super) fn forget_the_old(&mut self, now: Instant) {
         let Some(places) = &self.places else { return };
-        for peer in self.roster.sweep(now, |at| places.contains_key(at)) {
-            self.forgotten(&peer);
+        for peer in self.roster.sweep(now, |at| places.contains(at)) {
+            self.forgotten(now, &peer);
         }
     }
 
-    pub(super) fn forgotten(&mut self, peer: &Peer) {
+    pub(super) fn forgotten(&mut self, now: Instant, peer: &Peer) {
         self.fallen.forget(&peer.who.name);
-        self.stations.retain(|_, node| **node != *peer.who.name);
-        self.changed = true;
+        if peer.member.interfaces.is_some() {
+            Arc::make_mut(&mut self.stations).retain(|_, node| **node != *peer.who.name);
+        }
+        for at in &peer.who.addresses {
+            self.places.iter_mut().for_each(|places| places.forgotten(now, *at));
+        }
     }
 
     /// Asks the dead.
     pub(super) fn knock(&mut self, now: Instant) {
-        let due: Vec<Key> = self
-            .roster
-            .peers
-            .iter()
-            .filter(|(_, peer)| matches!(peer.status, Status::Dead(..)) && peer.knock <= now)
-            .map(|(key, _)| *key)
-            .collect();
+        let is_due = |key: &&Key| match self.roster.get(**key).map(|peer| &peer.status) {
+            Some(Status::Dead(gone)) => gone.knock <= now,
+            _ => false,
+        };
+        let due: Vec<Key> = self.roster.dead.iter().filter(is_due).copied().collect();
         for key in due {
             // Its former watchers often, all others seldom.
-            let mut ring = self.roster.alive.clone();
-            ring.insert(self.me.key);
-            let watched =
-                ring::after(&ring, key, self.settings.watchers).any(|watcher| watcher == self.me.key);
+            let watched = ring::is_after(&self.roster.alive, key, self.me.key, self.settings.watchers);
             let jitter = Duration::from_millis(self.next_nonce() % 50);
             let Some(peer) = self.roster.peers.get_mut(&key) else { continue };
-            let Status::Dead(since, _) = peer.status else { continue };
-            let fresh = now.saturating_duration_since(since) < KNOCK_FAST_FOR;
+            let Status::Dead(gone) = &mut peer.status else { continue };
+            let fresh = now.saturating_duration_since(gone.since) < KNOCK_FAST_FOR;
             let pause = if fresh && watched { KNOCK.0 } else { KNOCK.1 * if watched { 1 } else { 5 } };
-            peer.knock = now + pause + jitter;
+            gone.knock = now + pause + jitter;
             self.ping(now, key, None);
         }
     }
 
     /// Knocks where speakers are said to be and nobody has answered.
     pub(super) fn join(&mut self, now: Instant) {
-        // Twenty times a second, and of thousands: not when there is nothing to do.
-        let is_due = self.places.iter().flatten().any(|(_, place)| place.due <= now);
-        if self.state.joined && !is_due {
-            return;
-        }
-        let known: BTreeSet<SocketAddr> =
-            self.roster.peers.values().flat_map(|peer| peer.who.addresses.iter().copied()).collect();
-        let mut due = Vec::new();
-        for (at, place) in self.places.iter_mut().flatten() {
-            if place.due > now {
-                continue;
-            }
-            if known.contains(at) || self.who.addresses.contains(at) {
-                *place = Place { due: now + JOIN.1, pause: JOIN.0 };
-            } else {
-                due.push(*at);
-                place.due = now + place.pause;
-                place.pause = (place.pause * 2).min(JOIN.1);
+        let round = now.saturating_duration_since(self.began);
+        let listing = self.listing() && round < LISTING;
+        if let Some(places) = &mut self.places {
+            // One that tells us of the others has answered already.
+            let most = match (self.joined, listing) {
+                (true, _) => TRIED.1,
+                (false, true) => 0,
+                (false, false) => TRIED.0 << self.tried.min(8),
+            };
+            let due = places.due(now, most);
+            self.tried = self.tried.saturating_add(1);
+            for at in due {
+                self.send_at(at, &self.intro(true, None));
             }
         }
-        for at in due {
-            self.send_at(at, &self.intro(true));
-        }
-        let unanswered = |places: &BTreeMap<SocketAddr, Place>| {
-            places.keys().filter(|at| !known.contains(at) && !self.who.addresses.contains(at)).count()
-        };
         let through = match &self.places {
             // Nobody says where speakers are: then none is awaited for ever.
-            None => now >= self.began + FIRST_ROUND * 5,
-            Some(places) => unanswered(places) == 0 || now >= self.began + FIRST_ROUND,
+            None => round >= FIRST_ROUND * 5,
+            Some(places) => places.waiting() == 0 || round >= FIRST_ROUND && !listing,
         };
-        if through && !self.state.joined {
-            self.state.joined = true;
-            self.changed = true;
+        if through && !self.joined {
+            self.joined = true;
             self.outputs.push_back(Output::Event(Event::Joined));
         }
     }
 
     pub(super) fn places(&mut self, now: Instant, wanted: &BTreeSet<SocketAddr>) {
-        if self.places.is_none() {
+        let nonce = self.next_nonce();
+        let own = self.who.addresses.iter();
+        let others = self.roster.peers.values().flat_map(|peer| &peer.who.addresses);
+        let met: BTreeSet<&SocketAddr> = own.chain(others).collect();
+        let old = self.places.take();
+        if old.is_none() {
             self.began = now;
         }
-        let mut old = self.places.take().unwrap_or_default();
-        let place = |at: &SocketAddr| {
-            let fresh = Place { due: now, pause: JOIN.0 };
-            (*at, old.remove(at).unwrap_or(fresh))
-        };
-        self.places = Some(wanted.iter().take(roster::MAX_PEERS).map(place).collect());
+        self.places = Some(Places::new(now, wanted, |at| met.contains(at), old, nonce));
         self.join(now);
     }
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::super::gossip::Identity;
 use super::super::ring::{self, Key};
-use super::super::roster::Status;
+use super::super::roster::{Gone, Status};
 use super::super::wire::{Body, Dead};
 use super::super::{Down, Event, Output};
-use super::{AGAIN, Asked, HELPERS, KNOCK, MAX_PINGS, Machine};
+use super::{AGAIN, Asked, HELPERS, KNOCK, MAX_PINGS, Machine, Watched};
 
 impl Machine {
     /// Silence from which on we ask.
@@ -27,12 +27,7 @@ impl Machine {
         let watched: BTreeSet<Key> = self.watched().collect();
         self.watching.retain(|key, _| watched.contains(key));
         for key in watched {
-            if let std::collections::btree_map::Entry::Vacant(new) = self.watching.entry(key) {
-                new.insert(now);
-                if let Some(peer) = self.roster.peers.get_mut(&key) {
-                    peer.asked = None;
-                }
-            }
+            self.watching.entry(key).or_insert(Watched { since: now, asked: None });
         }
     }
 
@@ -41,16 +36,15 @@ impl Machine {
         let gap = now.saturating_duration_since(self.ticked);
         if gap > self.settings.detect {
             // What we know of the others is as old.
-            for key in self.roster.alive.clone() {
-                if let Some(peer) = self.roster.peers.get_mut(&key) {
-                    peer.heard = now;
-                    peer.asked = None;
-                }
+            for peer in self.roster.peers.values_mut().filter(|peer| peer.alive()) {
+                peer.heard = now;
+            }
+            for watched in self.watching.values_mut() {
+                watched.asked = None;
             }
             if !self.roster.alive.is_empty() {
                 self.stalled = Some(now);
                 self.pings.clear();
-                self.changed = true;
             }
             self.ticked = now.checked_sub(self.settings.heartbeat).unwrap_or(now);
         } else if gap > self.settings.heartbeat * 2 {
@@ -64,15 +58,18 @@ impl Machine {
         if now < self.judge {
             return;
         }
-        for (key, since) in self.watching.clone() {
-            let Some(peer) = self.roster.peers.get_mut(&key) else { continue };
-            let silent = now.saturating_duration_since(peer.heard.max(since));
-            if silent >= self.settings.detect && peer.asked.is_some() {
+        let doubt = self.doubt();
+        for (key, Watched { since, asked }) in self.watching.clone() {
+            let Some(heard) = self.roster.get(key).map(|peer| peer.heard) else { continue };
+            let silent = now.saturating_duration_since(heard.max(since));
+            if silent >= self.settings.detect && asked.is_some() {
                 self.verdict(now, key, silent);
-            } else if silent >= self.settings.detect.mul_f32(0.55)
-                && peer.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= AGAIN)
+            } else if silent >= doubt
+                && asked.is_none_or(|asked| now.saturating_duration_since(asked) >= AGAIN)
             {
-                peer.asked = Some(now);
+                if let Some(watched) = self.watching.get_mut(&key) {
+                    watched.asked = Some(now);
+                }
                 self.ping(now, key, None);
                 let helpers: Vec<Key> = ring::after(&self.roster.alive, key, HELPERS + 1)
                     .filter(|helper| *helper != key)
@@ -103,19 +100,14 @@ impl Machine {
 
     /// It is dead, or has left.
     pub(super) fn bury(&mut self, now: Instant, key: Key, cause: Down) {
-        let Some(peer) = self.roster.peers.get_mut(&key) else { return };
-        if !peer.alive() {
-            return;
-        }
-        peer.status = if cause == Down::Left { Status::Left } else { Status::Dead(now, cause.clone()) };
-        peer.knock = now + KNOCK.0;
-        peer.asked = None;
+        let gone = Gone::new(now, now + KNOCK.0);
+        let status = if cause == Down::Left { Status::Left(gone) } else { Status::Dead(gone) };
+        let Some(peer) = self.roster.bury(key, status) else { return };
         let (identity, node) = (Identity::new(Arc::clone(&peer.who), peer.life), peer.who.name.clone());
-        self.roster.alive.remove(&key);
         self.outbox.forget(key);
         self.gossip.down(now, identity);
         self.fallen.fell(&node, cause.clone());
-        self.changed = true;
+        self.members.take();
         self.outputs.push_back(Output::Event(Event::Down { node, cause }));
     }
 }

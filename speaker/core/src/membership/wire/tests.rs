@@ -61,6 +61,15 @@ fn dead() -> impl Strategy<Value = Dead> {
     (any::<u64>(), life()).prop_map(|(key, life)| Dead { key, life })
 }
 
+fn known() -> impl Strategy<Value = Known> {
+    (who(), life(), any::<u32>(), member()).prop_map(|(who, life, said, member)| Known {
+        who,
+        life,
+        said,
+        member,
+    })
+}
+
 fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
         any::<u32>().prop_map(|said| Body::Heartbeat { said }),
@@ -78,11 +87,13 @@ fn body() -> impl Strategy<Value = Body> {
         }),
         any::<(u64, u64)>().prop_map(|(nonce, target)| Body::AskAbout { nonce, target }),
         any::<(u64, u64, Option<u16>)>().prop_map(|(nonce, target, age)| Body::Vouch { nonce, target, age }),
-        (any::<bool>(), any::<u32>(), who(), member()).prop_map(|(want, said, who, member)| Body::Intro {
-            want,
-            said,
-            who,
-            member
+        (any::<bool>(), any::<u32>(), who(), member(), proptest::option::of((life(), any::<u32>())))
+            .prop_map(|(want, said, who, member, knows)| Body::Intro { want, said, who, member, knows }),
+        any::<u64>().prop_map(|from| Body::List { from }),
+        (any::<[u64; 2]>(), vec(known(), 0..9)).prop_map(|([from, to], known)| Body::Listed {
+            from,
+            to,
+            known
         }),
         any::<u32>().prop_map(|said| Body::IntroAck { said }),
         (any::<u32>(), vec(dead(), 0..=MAX_DEAD)).prop_map(|(seq, dead)| Body::Verdict { seq, dead }),
@@ -149,7 +160,7 @@ proptest! {
         let member = Member { interfaces: Some(interfaces), version: "x".repeat(100), ..Member::default() };
         let fits = fitting(sender, &who, member.clone());
         prop_assert!(fits.interfaces.is_none() || fits.interfaces == member.interfaces);
-        let intro = Body::Intro { want: true, said: u32::MAX, who, member: fits };
+        let intro = Body::Intro { want: true, said: u32::MAX, who, member: fits, knows: Some((life, 1)) };
         prop_assert!(decode(&encode(sender, &intro, &[])).is_ok());
     }
 }
@@ -163,6 +174,7 @@ fn what_is_out_of_bounds_is_named() {
         said: 1,
         who: Who { name: name.to_owned(), addresses },
         member,
+        knows: None,
     };
     let interfaces = |interface| Member { interfaces: Some(vec![interface]), ..Member::default() };
     let plain = MemberInterface { name: "eth0".to_owned(), ..MemberInterface::default() };
