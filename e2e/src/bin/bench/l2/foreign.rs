@@ -86,7 +86,7 @@ struct Watched {
 }
 
 async fn watch(stage: &Stage) -> Result<Watched> {
-    let cpu = || stage.lan.nodes().iter().map(|n| n.cpu()).collect::<Result<Vec<_>>>();
+    let cpu = || stage.lan.nodes().iter().filter(|n| n.runs()).map(|n| n.cpu()).collect::<Result<Vec<_>>>();
     stage.prober.forget();
     let before = cpu()?;
     tokio::time::sleep(TIME).await;
