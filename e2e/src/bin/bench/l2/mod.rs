@@ -16,6 +16,7 @@ mod planned;
 mod stage;
 mod stop;
 mod strangers;
+mod swarm;
 
 use std::time::Instant;
 
@@ -25,8 +26,20 @@ use crate::Row;
 use crate::report::say;
 
 /// The parts, in the order in which they run.
-pub(crate) const PARTS: [&str; 11] =
-    ["kill", "link", "stop", "api", "foreign", "conflict", "strangers", "memory", "many", "planned", "busy"];
+pub(crate) const PARTS: [&str; 12] = [
+    "swarm",
+    "kill",
+    "link",
+    "stop",
+    "api",
+    "foreign",
+    "conflict",
+    "strangers",
+    "memory",
+    "many",
+    "planned",
+    "busy",
+];
 
 /// What readers of `target/bench/l2.json` rely on.
 const PROMISED: [&str; 16] = [
@@ -61,6 +74,7 @@ pub(crate) async fn measure(parts: &[String]) -> (Vec<Row>, Vec<String>) {
             "memory" => {
                 memory::measure(&mut rows).await.map(|left| crowd = Some(left).filter(|_| wanted("many")))
             }
+            "swarm" => swarm::measure(&mut rows),
             "kill" => kill::measure(&mut rows).await,
             "link" => link::measure(&mut rows).await,
             "stop" => stop::measure(&mut rows).await,
