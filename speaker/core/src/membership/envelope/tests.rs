@@ -251,6 +251,25 @@ fn a_stranger_who_knows_the_key_id_costs_one_attempt_each_and_leaves_no_trace() 
     assert_eq!(message(world.open(2, 1, &example)), b"message");
 }
 
+/// Twelve: for the membership, and on further segments. One more makes the oldest a stranger, who is greeted again.
+#[test]
+fn a_speaker_is_known_at_each_of_the_addresses_that_it_may_tell() {
+    for (addresses, waits) in [(12_u16, 0), (13, 1)] {
+        let mut world = acquainted();
+        let now = world.now;
+        // The first is the one at which they met.
+        for address in (2..).take(addresses.into()) {
+            let datagram = world.seal(2, 1, b"from there");
+            message(world.at(1).open(now, place(address), &datagram));
+        }
+        assert_eq!(world.at(1).waiting.places(), 0, "nobody was asked yet");
+        for address in (2..).take(addresses.into()) {
+            world.at(1).seal(now, place(address), b"to there");
+        }
+        assert_eq!(world.at(1).waiting.places(), waits, "{addresses} addresses");
+    }
+}
+
 #[test]
 fn a_repeated_recording_is_answered_ten_times_a_second() {
     let mut world = acquainted();

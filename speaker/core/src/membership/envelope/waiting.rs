@@ -51,6 +51,11 @@ impl Waiting {
         let queue = self.places.remove(&place).unwrap_or_default();
         queue.messages.into_iter().filter(|(at, _)| is_news(now, *at)).map(|(_, message)| message).collect()
     }
+
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
 }
 
 fn is_news(now: Instant, at: Instant) -> bool {
