@@ -1,8 +1,9 @@
-//! ServiceL2Status: which Services this node announces, for people and for MetalLB's tools. The only writer.
+//! ServiceL2Status and ServiceBGPStatus: which Services this node announces, for people and for MetalLB's tools. The only writer.
 //!
 //! Level-triggered: what is wanted comes through a channel, what is written through a watch, and `plan` is the
 //! difference. A request that fails is not remembered; the difference is still there at the next look.
 
+mod kind;
 mod plan;
 mod row;
 
@@ -14,7 +15,6 @@ use futures::StreamExt as _;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::Config as Scope;
 use kube::{Api, Client, ResourceExt as _};
-use patina_crds::types::ServiceL2Status;
 use patina_runtime::tasks::{Shutdown, Tasks};
 use patina_runtime::watch::Watched;
 use patina_speaker_core::view::ServiceId;
@@ -22,8 +22,9 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
+pub use kind::{Bgp, Kind, L2, ShownL2};
 use plan::Action;
-pub use plan::{Shown, Wanted};
+pub use plan::Wanted;
 pub use row::{StatusRow, Written};
 
 use crate::memory::Churn;
@@ -39,6 +40,9 @@ const FAREWELL: Duration = Duration::from_millis(700);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Up to this many Services are looked up one by one when they are taken over; beyond, one list of all is cheaper.
 const FEW: usize = 16;
+/// Between two looks for what others left behind. Each costs the API server a walk over all objects, however few it finds: a
+/// thousand Services that come one after another must not cost a thousand of them.
+const SWEEPS: Duration = Duration::from_secs(3);
 /// Objects per answer of such a list: all of ten thousand would be many times what the rest of us needs.
 const PAGE: u32 = 250;
 /// An object that was made but does not show in the watch for this long is taken to be lost.
@@ -46,37 +50,39 @@ const UNSEEN: Duration = Duration::from_secs(20);
 
 /// Writes the status objects of this node.
 #[derive(Debug)]
-pub struct StatusWriter {
-    api: Api<ServiceL2Status>,
+pub struct StatusWriter<K: Kind> {
+    api: Api<K::Object>,
     node: String,
-    wanted: watch::Receiver<Wanted>,
-    written: Written,
+    wanted: watch::Receiver<Wanted<K>>,
+    written: Written<K>,
     bell: Arc<Notify>,
     /// Rings once, when what was written before is known, or cannot be.
     recalled: Option<Arc<Notify>>,
     /// Services whose objects of other nodes were removed since we announce them.
     swept: BTreeSet<ServiceId>,
+    /// Not before this.
+    next_sweep: Instant,
     /// Made by us, not yet seen in the watch.
     unseen: BTreeMap<ServiceId, Instant>,
     churn: Churn,
 }
 
-impl StatusWriter {
+impl<K: Kind> StatusWriter<K> {
     /// Starts the task that makes the API server say what `wanted` says.
     pub fn start(
         client: &Client,
         namespace: &str,
         node: &str,
-        wanted: watch::Receiver<Wanted>,
+        wanted: watch::Receiver<Wanted<K>>,
         churn: Churn,
-        recalled: Arc<Notify>,
+        recalled: Option<Arc<Notify>>,
         tasks: &mut Tasks,
-    ) -> Written {
-        let api: Api<ServiceL2Status> = Api::namespaced(client.clone(), namespace);
+    ) -> Written<K> {
+        let api: Api<K::Object> = Api::namespaced(client.clone(), namespace);
         let bell = Arc::new(Notify::new());
         let scope = Scope::default().labels(&format!("{}={node}", plan::NODE));
         let mut words = Words::default();
-        let row = move |object: ServiceL2Status| StatusRow::of(&object, &mut words);
+        let row = move |object: K::Object| StatusRow::of(&object, &mut words);
         let written = Watched::start_as(api.clone(), scope, row, Arc::clone(&bell), tasks);
         let writer = Self {
             api,
@@ -84,12 +90,13 @@ impl StatusWriter {
             wanted,
             written: written.clone(),
             bell,
-            recalled: Some(recalled),
+            recalled,
             swept: BTreeSet::new(),
+            next_sweep: Instant::now(),
             unseen: BTreeMap::new(),
             churn,
         };
-        tasks.spawn_finishing("status", writer.run(tasks.shutdown()));
+        tasks.spawn_finishing(K::NAME, writer.run(tasks.shutdown()));
         written
     }
 
@@ -121,10 +128,10 @@ impl StatusWriter {
                 done = self.reconcile() => match done {
                     Ok(()) => {
                         pause = PAUSES.0;
-                        None
+                        self.unswept().then_some(self.next_sweep)
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot write ServiceL2Status, will retry");
+                        tracing::warn!(%error, "cannot write {}, will retry", K::NAME);
                         let at = Instant::now() + pause;
                         pause = (pause * 2).min(PAUSES.1);
                         Some(at)
@@ -154,7 +161,7 @@ impl StatusWriter {
                 let wanted = self.wanted.borrow().clone();
                 let (api, node) = (&self.api, &self.node);
                 async move {
-                    let result = perform(api, node, &wanted, &action).await;
+                    let result = perform::<K>(api, node, &wanted, &action).await;
                     (action, result)
                 }
             })
@@ -171,15 +178,26 @@ impl StatusWriter {
         }
         drop(results);
         self.unseen.extend(made.into_iter().map(|id| (id, now)));
-        if let Err(error) = self.sweep(&wanted).await {
-            first_error = first_error.or(Some(error));
+        self.swept.retain(|id| wanted.services.contains_key(id));
+        if Instant::now() >= self.next_sweep {
+            if let Err(error) = self.sweep(&wanted).await {
+                first_error = first_error.or(Some(error));
+            }
+            self.next_sweep = Instant::now() + SWEEPS;
         }
         first_error.map_or(Ok(()), Err)
     }
 
+    /// Whether there are Services that [`Self::sweep`] has not seen.
+    fn unswept(&self) -> bool {
+        self.wanted.borrow().services.keys().any(|id| !self.swept.contains(id))
+    }
+
     /// Removes what other nodes left behind for the Services that we announce now.
-    async fn sweep(&mut self, wanted: &Wanted) -> Result<(), kube::Error> {
-        self.swept.retain(|id| wanted.services.contains_key(id));
+    async fn sweep(&mut self, wanted: &Wanted<K>) -> Result<(), kube::Error> {
+        if !K::ALONE {
+            return Ok(());
+        }
         let fresh: Vec<ServiceId> =
             wanted.services.keys().filter(|id| !self.swept.contains(*id)).cloned().collect();
         let foreign = format!("{}!={}", plan::NODE, self.node);
@@ -222,16 +240,14 @@ impl StatusWriter {
                 let api = self.api.clone();
                 async move {
                     if let Err(error) = delete(&api, &name).await {
-                        tracing::debug!(name, %error, "ServiceL2Status left behind");
+                        tracing::debug!(name, %error, "{} left behind", K::NAME);
                     }
                 }
             })
             .buffer_unordered(PARALLEL)
             .collect::<()>();
         if timeout(FAREWELL, deletes).await.is_err() {
-            tracing::info!(
-                "ServiceL2Status left behind: the API server does not answer; they go with the Pod"
-            );
+            tracing::info!("{} left behind: the API server does not answer; they go with the Pod", K::NAME);
         }
     }
 }
@@ -244,51 +260,49 @@ enum Done {
     Other,
 }
 
-async fn perform(
-    api: &Api<ServiceL2Status>,
+async fn perform<K: Kind>(
+    api: &Api<K::Object>,
     node: &str,
-    wanted: &Wanted,
+    wanted: &Wanted<K>,
     action: &Action,
 ) -> Result<Done, kube::Error> {
     match action {
         Action::Create(id) => {
             let Some(shown) = wanted.services.get(id) else { return Ok(Done::Other) };
-            let object = plan::object(node, id, shown, wanted.owner.as_ref());
+            let object = plan::object::<K>(node, id, shown, wanted.owner.as_ref());
             let made = request(api.create(&PostParams::default(), &object)).await?;
-            set_status(api, node, wanted, &made.name_any(), id).await?;
+            set_status::<K>(api, node, wanted, &made.name_any(), id).await?;
             return Ok(Done::Made);
         }
-        Action::SetStatus(name, id) => set_status(api, node, wanted, name, id).await?,
-        Action::SetMeta(name, id) => set_meta(api, wanted, name, id).await?,
+        Action::SetStatus(name, id) => set_status::<K>(api, node, wanted, name, id).await?,
+        Action::SetMeta(name, id) => set_meta::<K>(api, wanted, name, id).await?,
         Action::Delete(name) => delete(api, name).await?,
     }
     Ok(Done::Other)
 }
 
-async fn set_status(
-    api: &Api<ServiceL2Status>,
+async fn set_status<K: Kind>(
+    api: &Api<K::Object>,
     node: &str,
-    wanted: &Wanted,
+    wanted: &Wanted<K>,
     name: &str,
     id: &ServiceId,
 ) -> Result<(), kube::Error> {
-    let Some(Shown { interfaces, .. }) = wanted.services.get(id) else { return Ok(()) };
-    let mut status = serde_json::to_value(plan::status(node, id, interfaces)).unwrap_or_default();
-    // Written even when empty: a merge patch keeps what it does not mention.
-    status["interfaces"] = json!(interfaces.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>());
+    let Some(shown) = wanted.services.get(id) else { return Ok(()) };
+    let status = plan::status::<K>(node, id, shown);
     let patch = Patch::Merge(json!({ "status": status }));
     request(api.patch_status(name, &PatchParams::default(), &patch)).await.map(drop)
 }
 
-async fn set_meta(
-    api: &Api<ServiceL2Status>,
-    wanted: &Wanted,
+async fn set_meta<K: Kind>(
+    api: &Api<K::Object>,
+    wanted: &Wanted<K>,
     name: &str,
     id: &ServiceId,
 ) -> Result<(), kube::Error> {
     let Some(shown) = wanted.services.get(id) else { return Ok(()) };
     // An annotation that is null is removed by a merge patch.
-    let told: BTreeMap<_, _> = plan::annotations(shown).into();
+    let told: BTreeMap<_, _> = K::annotations(shown).into_iter().collect();
     let mut metadata = json!({ "annotations": told });
     if let Some(owner) = &wanted.owner {
         metadata["ownerReferences"] = json!([plan::owner_reference(owner)]);
@@ -299,12 +313,15 @@ async fn set_meta(
 
 /// The Services that the objects of this node are about.
 #[must_use]
-pub fn services(written: &Written) -> BTreeSet<ServiceId> {
+pub fn services<K: Kind>(written: &Written<K>) -> BTreeSet<ServiceId> {
     written.read(|rows| rows.iter().filter_map(|row| row.service().cloned()).collect())
 }
 
 /// Gone already is as good as deleted.
-async fn delete(api: &Api<ServiceL2Status>, name: &str) -> Result<(), kube::Error> {
+async fn delete<O>(api: &Api<O>, name: &str) -> Result<(), kube::Error>
+where
+    O: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
     match request(api.delete(name, &DeleteParams::default())).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         other => other.map(drop),
