@@ -19,7 +19,7 @@ use patina_speaker::metrics::{Announced, L2Metrics};
 use patina_speaker::moves_metrics::MoveMetrics;
 use patina_speaker::settings::Settings;
 use patina_speaker::speaker::Speaker;
-use patina_speaker::status::{StatusWriter, Wanted};
+use patina_speaker::status::{L2, StatusWriter, Wanted};
 use patina_speaker::watch::Cluster;
 use patina_speaker::{interfaces, memory, routes};
 use patina_speaker_core::l2::announcer;
@@ -61,13 +61,13 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let (desired, wishes) = watch::channel(Desired::default());
     let (news, heard) = mpsc::channel(HEARD);
     let announcing = announcer::Settings { refresh: settings.refresh(), ..announcer::Settings::default() };
-    let driver = Driver::new(wishes, news, fence, announcing, L2Metrics::register(&registry)?);
+    let driver = Driver::new(wishes, news, fence.clone(), announcing, L2Metrics::register(&registry)?);
     tasks.spawn_thread("layer2", || driver.run())?;
 
-    let (wanted, wishes) = watch::channel(Wanted::default());
+    let (wanted, wishes) = watch::channel(Wanted::<L2>::default());
     let (node, churn) = (&settings.node_name, cluster.churn().clone());
     let written =
-        StatusWriter::start(&client, &common.namespace, node, wishes, churn, Arc::clone(&bell), &mut tasks);
+        StatusWriter::start(&client, &common.namespace, node, wishes, churn, Some(Arc::clone(&bell)), &mut tasks);
     let (conflicts, wishes) = watch::channel(conflicts::Wanted::default());
     ConflictWriter::start(&client, &common.namespace, &settings.node_name, wishes, &mut tasks);
 
@@ -97,6 +97,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         interfaces,
         gateways,
         members,
+        fence,
         desired,
         heard,
         wanted,

@@ -35,6 +35,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::conflicts;
 use crate::deadline::until;
+use crate::fence::Fence;
 use crate::interfaces::Interfaces;
 use crate::l2::{Desired, Heard};
 use crate::membership::Members;
@@ -42,7 +43,7 @@ use crate::metrics::Announced;
 use crate::moves_metrics::MoveMetrics;
 use crate::routes::Gateways;
 use crate::settings::Settings;
-use crate::status::{Wanted, Written};
+use crate::status::{L2, Wanted, Written};
 use crate::watch::{Cluster, replace};
 use crate::{config_state, status};
 use state::State;
@@ -74,14 +75,16 @@ pub struct Speaker {
     pub gateways: Gateways,
     /// The other speakers; `None`: the API server says who is there.
     pub members: Option<Members>,
+    /// Whether they let us answer.
+    pub fence: Fence,
     /// What the driver shall do.
     pub desired: watch::Sender<Desired>,
     /// What the driver heard.
     pub heard: mpsc::Receiver<Heard>,
     /// What the status objects shall say.
-    pub wanted: watch::Sender<Wanted>,
+    pub wanted: watch::Sender<Wanted<L2>>,
     /// What they say.
-    pub written: Written,
+    pub written: Written<L2>,
     /// What the AddressConflicts shall say.
     pub conflicts: watch::Sender<conflicts::Wanted>,
     /// What our ConfigurationState shall say.
@@ -151,6 +154,7 @@ impl Speaker {
             () = members::changed(&mut self.members) => Rung::Members,
             Some(heard) = self.heard.recv() => Rung::Heard(heard),
             () = self.links.notified() => Rung::Links,
+            () = self.fence.opened() => Rung::Deadline,
             () = self.bell.notified(), if !resting => Rung::Api,
             () = until(state.rest), if resting => Rung::Deadline,
             () = until(state.deadline()) => Rung::Deadline,
@@ -225,7 +229,7 @@ impl Speaker {
         self.cluster.churn().add(intent.verdicts.len());
         let decided = Instant::now();
         state.ownership.handle(decided, ownership::Input::Decided(Arc::clone(&intent.l2)));
-        send(&self.desired, &mut state.ownership, &state.interfaces);
+        send(&self.desired, &mut state.ownership, &state.interfaces, state.opening);
         let sent = Instant::now();
 
         let nobody = BTreeMap::new();
@@ -257,22 +261,32 @@ impl Speaker {
     /// Lets the machines' deadlines pass, has done what they want, and tells it to people when that is due.
     fn act(&mut self, state: &mut State) {
         let now = Instant::now();
+        let opening = self.fence.openings();
+        if std::mem::replace(&mut state.opening, opening) != opening {
+            // Also when nobody saw that it was closed: it may have been for a moment only.
+            state.ownership.handle(now, ownership::Input::Woken);
+        }
         if state.ownership.poll_timeout().is_some_and(|at| at <= now) {
             state.ownership.handle_timeout(now);
         }
         state.sightings.expire(now);
-        send(&self.desired, &mut state.ownership, &state.interfaces);
+        send(&self.desired, &mut state.ownership, &state.interfaces, state.opening);
         self.show(state, now);
     }
 }
 
 /// Tells the driver, if there is something new.
-fn send(desired: &watch::Sender<Desired>, ownership: &mut Ownership, interfaces: &Vec<InterfaceView>) {
+fn send(
+    desired: &watch::Sender<Desired>,
+    ownership: &mut Ownership,
+    interfaces: &Vec<InterfaceView>,
+    opening: u64,
+) {
     let duties = ownership.duties();
     let known = desired.borrow().clone();
     let same = *known.interfaces == *interfaces;
-    if !(same && Arc::ptr_eq(&known.duties, &duties)) {
+    if !(same && Arc::ptr_eq(&known.duties, &duties) && known.opening == opening) {
         let interfaces = if same { known.interfaces } else { Arc::new(interfaces.clone()) };
-        desired.send_replace(Desired { interfaces, duties });
+        desired.send_replace(Desired { interfaces, duties, opening });
     }
 }

@@ -16,7 +16,7 @@ use patina_speaker_core::view::{InterfaceView, ServiceId};
 use super::{LONGEST_REST, REST, Speaker, State};
 use crate::conflicts::{self, Seen};
 use crate::moves::Cause;
-use crate::status::{Shown, Wanted};
+use crate::status::{ShownL2, Wanted};
 
 impl Speaker {
     /// Tells what happened, and, when it is due, what is.
@@ -126,12 +126,12 @@ impl Speaker {
         let mut shown = Vec::with_capacity(services.len());
         for (id, interfaces) in services {
             let entry = match state.shown.get(&id) {
-                Some(before) => Shown { interfaces, ..before.clone() },
+                Some(before) => ShownL2 { interfaces, ..before.clone() },
                 None => {
                     let cause = state.moves.take(&id);
                     self.took(&id, &cause, state.known.contains(&id));
                     let from = cause.predecessor().cloned();
-                    Shown { interfaces, since: now, cause: cause.word(), from }
+                    ShownL2 { interfaces, since: now, cause: cause.word(), from }
                 }
             };
             shown.push((id, entry));

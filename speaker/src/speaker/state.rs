@@ -14,7 +14,7 @@ use crate::conflicts::Sightings;
 use crate::l2::Heard;
 use crate::moves::Moves;
 use crate::settings::Settings;
-use crate::status::Shown;
+use crate::status::ShownL2;
 
 /// What the last decision left, and what happened since.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub(super) struct State {
     /// We are about to end.
     pub(super) leaving: bool,
     pub(super) ownership: Ownership,
+    /// Of the fence, as ownership knows it: what it says is no older.
+    pub(super) opening: u64,
     pub(super) moves: Moves,
     pub(super) sightings: Sightings,
     /// The last signs of life of speakers that died since the last decision.
@@ -43,7 +45,7 @@ pub(super) struct State {
     /// Addresses that we announce.
     pub(super) holding: BTreeSet<IpAddr>,
     /// Services that are shown as announced by us.
-    pub(super) shown: Arc<BTreeMap<ServiceId, Shown>>,
+    pub(super) shown: Arc<BTreeMap<ServiceId, ShownL2>>,
     /// What is shown may be out of date.
     pub(super) stale: bool,
     /// What is shown stays so long.
@@ -65,6 +67,7 @@ impl State {
             decided: false,
             leaving: false,
             ownership: Ownership::new(&settings.node_name, ownership::Settings::default()),
+            opening: 0,
             moves: Moves::default(),
             sightings: Sightings::default(),
             deaths: BTreeMap::new(),

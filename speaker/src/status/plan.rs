@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt as _;
-use patina_crds::keys;
-use patina_crds::types::{InterfaceInfo, ServiceL2Status, ServiceL2StatusStatus};
+use kube::{Resource as _, ResourceExt as _};
 use patina_speaker_core::view::ServiceId;
+use serde_json::{Value, json};
 
+use super::kind::Kind;
 use super::row::StatusRow;
 use crate::watch::PodIdentity;
 
@@ -19,31 +18,30 @@ pub(super) const SERVICE_NAME: &str = "metallb.io/service-name";
 pub(super) const SERVICE_NAMESPACE: &str = "metallb.io/service-namespace";
 
 /// What the status objects of this node shall say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+#[derive(Debug)]
+pub struct Wanted<K: Kind> {
     /// The Services that this node announces.
-    pub services: Arc<BTreeMap<ServiceId, Shown>>,
+    pub services: Arc<BTreeMap<ServiceId, K::Shown>>,
     /// The speaker's Pod, which owns the objects: they vanish with it.
     pub owner: Option<PodIdentity>,
 }
 
-/// What is shown of one Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// The interfaces that it is announced on; none means all. One list for many Services.
-    pub interfaces: Arc<BTreeSet<String>>,
-    /// When this node began. The same as long as it announces: each other value is a write.
-    pub since: Timestamp,
-    /// Why it began, in one word.
-    pub cause: &'static str,
-    /// The node that announced it before.
-    pub from: Option<Arc<str>>,
+impl<K: Kind> Default for Wanted<K> {
+    fn default() -> Self {
+        Self { services: Arc::default(), owner: None }
+    }
 }
 
-impl Shown {
-    /// As it is written: to the millisecond.
-    pub(super) fn written_since(&self) -> Timestamp {
-        Timestamp::from_millisecond(self.since.as_millisecond()).unwrap_or(self.since)
+impl<K: Kind> Clone for Wanted<K> {
+    fn clone(&self) -> Self {
+        Self { services: Arc::clone(&self.services), owner: self.owner.clone() }
+    }
+}
+
+impl<K: Kind> PartialEq for Wanted<K> {
+    fn eq(&self, other: &Self) -> bool {
+        let same = Arc::ptr_eq(&self.services, &other.services) || self.services == other.services;
+        same && self.owner == other.owner
     }
 }
 
@@ -61,7 +59,10 @@ pub(super) enum Action {
 }
 
 /// What is missing. `mine` are the objects that carry this node's label.
-pub(super) fn plan<'a>(wanted: &Wanted, mine: impl IntoIterator<Item = &'a StatusRow>) -> Vec<Action> {
+pub(super) fn plan<'a, K: Kind>(
+    wanted: &Wanted<K>,
+    mine: impl IntoIterator<Item = &'a StatusRow<K>>,
+) -> Vec<Action> {
     let mut actions = Vec::new();
     let mut covered = BTreeSet::new();
     for object in mine {
@@ -72,7 +73,7 @@ pub(super) fn plan<'a>(wanted: &Wanted, mine: impl IntoIterator<Item = &'a Statu
             actions.push(Action::Delete(name()));
             continue;
         };
-        if !object.says(&shown.interfaces) {
+        if !object.says(shown) {
             actions.push(Action::SetStatus(name(), id.clone()));
         }
         let owned = wanted.owner.as_ref().is_none_or(|owner| object.is_owned_by(&owner.uid));
@@ -92,41 +93,33 @@ pub(super) fn service_of(object: &impl kube::Resource) -> Option<ServiceId> {
 }
 
 /// A new object. Its status is another request: the API server ignores it in this one.
-pub(super) fn object(
+pub(super) fn object<K: Kind>(
     node: &str,
     id: &ServiceId,
-    shown: &Shown,
+    shown: &K::Shown,
     owner: Option<&PodIdentity>,
-) -> ServiceL2Status {
-    let mut object = ServiceL2Status::default();
-    object.metadata.generate_name = Some("l2-".to_owned());
-    object.metadata.labels = Some(BTreeMap::from([
+) -> K::Object {
+    let mut object = K::Object::default();
+    let metadata = object.meta_mut();
+    metadata.generate_name = Some(K::PREFIX.to_owned());
+    metadata.labels = Some(BTreeMap::from([
         (NODE.to_owned(), node.to_owned()),
         (SERVICE_NAME.to_owned(), id.name.clone()),
         (SERVICE_NAMESPACE.to_owned(), id.namespace.clone()),
     ]));
-    let told = annotations(shown).into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    object.metadata.annotations = Some(told.collect());
-    object.metadata.owner_references = owner.map(|owner| vec![owner_reference(owner)]);
+    let told = K::annotations(shown).into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    metadata.annotations = Some(told.collect()).filter(|told: &BTreeMap<_, _>| !told.is_empty());
+    metadata.owner_references = owner.map(|owner| vec![owner_reference(owner)]);
     object
 }
 
-/// Since when, why and from whom; `None`: the annotation is not there.
-pub(super) fn annotations(shown: &Shown) -> [(&'static str, Option<String>); 3] {
-    [
-        (keys::SINCE, Some(shown.written_since().to_string())),
-        (keys::CAUSE, Some(shown.cause.to_owned())),
-        (keys::FROM, shown.from.as_deref().map(str::to_owned)),
-    ]
-}
-
-pub(super) fn status(node: &str, id: &ServiceId, interfaces: &BTreeSet<String>) -> ServiceL2StatusStatus {
-    ServiceL2StatusStatus {
-        node: Some(node.to_owned()),
-        service_name: Some(id.name.clone()),
-        service_namespace: Some(id.namespace.clone()),
-        interfaces: interfaces.iter().map(|name| InterfaceInfo { name: Some(name.clone()) }).collect(),
-    }
+/// The whole status.
+pub(super) fn status<K: Kind>(node: &str, id: &ServiceId, shown: &K::Shown) -> Value {
+    let mut status = K::status(shown);
+    status["node"] = json!(node);
+    status["serviceName"] = json!(id.name);
+    status["serviceNamespace"] = json!(id.namespace);
+    status
 }
 
 pub(super) fn owner_reference(owner: &PodIdentity) -> OwnerReference {
@@ -141,11 +134,17 @@ pub(super) fn owner_reference(owner: &PodIdentity) -> OwnerReference {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use patina_crds::types::ServiceL2Status;
+
+    use super::super::kind::{Bgp, L2, ShownL2};
     use super::*;
     use crate::watch::words::Words;
 
+    type Wanted = super::Wanted<L2>;
+
     fn wanted(services: &[(&str, &[&str])]) -> Wanted {
-        let shown = |interfaces: &[&str]| Shown {
+        let shown = |interfaces: &[&str]| ShownL2 {
             interfaces: Arc::new(interfaces.iter().map(|name| (*name).to_owned()).collect()),
             since: Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap(),
             cause: "speakerDied",
@@ -158,7 +157,7 @@ mod tests {
         }
     }
 
-    fn other(wanted: &Wanted, change: impl Fn(&mut Shown)) -> Wanted {
+    fn other(wanted: &Wanted, change: impl Fn(&mut ShownL2)) -> Wanted {
         let mut other = wanted.clone();
         Arc::make_mut(&mut other.services).values_mut().for_each(change);
         other
@@ -167,17 +166,17 @@ mod tests {
     fn made(name: &str, service: &str, wanted: &Wanted) -> ServiceL2Status {
         let id = ServiceId::new("default", service);
         let shown = &wanted.services[&id];
-        let mut object = object("node-1", &id, shown, wanted.owner.as_ref());
+        let mut object = object::<L2>("node-1", &id, shown, wanted.owner.as_ref());
         object.metadata.name = Some(name.to_owned());
-        object.status = Some(status("node-1", &id, &shown.interfaces));
+        object.status = serde_json::from_value(status::<L2>("node-1", &id, shown)).unwrap();
         object
     }
 
-    fn written(name: &str, service: &str, wanted: &Wanted) -> StatusRow {
+    fn written(name: &str, service: &str, wanted: &Wanted) -> StatusRow<L2> {
         row(&made(name, service, wanted))
     }
 
-    fn row(object: &ServiceL2Status) -> StatusRow {
+    fn row(object: &ServiceL2Status) -> StatusRow<L2> {
         // Through JSON, as it comes from the API server.
         let object = serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap();
         StatusRow::of(&object, &mut Words::default())
@@ -242,5 +241,24 @@ mod tests {
         let unknown = Wanted { owner: None, ..now };
         let object = written("l2-a", "web", &predecessor);
         assert_eq!(plan(&unknown, [&object]), [], "outside a Pod nobody owns it");
+    }
+    #[test]
+    fn a_service_that_goes_to_other_peers_is_told_and_the_same_ones_are_no_write() {
+        let id = ServiceId::new("default", "web");
+        let wanted = |peers: &[&str]| super::Wanted::<Bgp> {
+            services: Arc::new([(id.clone(), peers.iter().map(|peer| Arc::from(*peer)).collect())].into()),
+            owner: None,
+        };
+        let now = wanted(&["tor-1", "tor-2"]);
+        let written = |wanted: &super::Wanted<Bgp>| {
+            let shown = &wanted.services[&id];
+            let mut object = object::<Bgp>("node-1", &id, shown, None);
+            object.metadata.name = Some("bgp-a".to_owned());
+            object.status = serde_json::from_value(status::<Bgp>("node-1", &id, shown)).unwrap();
+            StatusRow::<Bgp>::of(&object, &mut Words::default())
+        };
+        assert_eq!(plan(&now, [&written(&now)]), []);
+        let set_status = Action::SetStatus("bgp-a".to_owned(), id.clone());
+        assert_eq!(plan(&now, [&written(&wanted(&["tor-1"]))]), [set_status]);
     }
 }

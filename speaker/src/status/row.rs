@@ -1,52 +1,44 @@
 //! What is kept of a status object that is written: as much as says whether it is as it should be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use patina_crds::keys;
-use patina_crds::types::ServiceL2Status;
 use patina_runtime::watch::{Row, Watched};
 use patina_speaker_core::view::ServiceId;
 
-use super::plan::{NODE, Shown, service_of};
+use super::kind::Kind;
+use super::plan::{NODE, service_of};
 use crate::watch::words::Words;
 
 /// The status objects of this node.
-pub type Written = Watched<ServiceL2Status, StatusRow>;
+pub type Written<K> = Watched<<K as Kind>::Object, StatusRow<K>>;
 
 /// A status object.
-#[derive(Clone, Debug)]
-pub struct StatusRow(Arc<Object>);
+pub struct StatusRow<K: Kind>(Arc<Object<K>>);
 
-#[derive(Debug, PartialEq, Eq)]
-struct Object {
+struct Object<K: Kind> {
     namespace: Arc<str>,
     name: Box<str>,
     service: Option<ServiceId>,
-    /// What the status says of interfaces; `None` when it is missing, or not about node and Service of the labels.
-    interfaces: Option<Arc<[Arc<str>]>>,
-    since: Option<Timestamp>,
-    cause: Option<Arc<str>>,
-    from: Option<Arc<str>>,
+    /// `None` when it is missing, or not about node and Service of the labels.
+    status: Option<K::Status>,
+    told: K::Told,
     /// Uids.
     owners: Arc<[Arc<str>]>,
 }
 
-impl StatusRow {
+impl<K: Kind> StatusRow<K> {
     /// What is kept of it.
-    pub fn of(object: &ServiceL2Status, words: &mut Words) -> Self {
+    pub fn of(object: &K::Object, words: &mut Words) -> Self {
         let service = service_of(object);
-        let annotation = |key: &str| object.annotations().get(key).map(String::as_str);
+        let node = object.labels().get(NODE).map(String::as_str).unwrap_or_default();
         Self(Arc::new(Object {
-            namespace: words.text(object.metadata.namespace.as_deref().unwrap_or_default()),
+            namespace: words.text(object.namespace().as_deref().unwrap_or_default()),
             name: object.name_any().into(),
-            interfaces: service.as_ref().and_then(|id| interfaces(object, id, words)),
+            status: service.as_ref().and_then(|id| K::read(object, node, id, words)),
             service,
-            since: annotation(keys::SINCE).and_then(|text| text.parse().ok()),
-            cause: annotation(keys::CAUSE).map(|cause| words.text(cause)),
-            from: annotation(keys::FROM).map(|node| words.text(node)),
+            told: K::told(object, words),
             owners: words.list(object.owner_references().iter().map(|owner| owner.uid.as_str())),
         }))
     }
@@ -60,19 +52,14 @@ impl StatusRow {
         self.0.service.as_ref()
     }
 
-    /// Whether the status names these interfaces.
-    pub(super) fn says(&self, interfaces: &BTreeSet<String>) -> bool {
-        let written = self.0.interfaces.as_deref();
-        written.is_some_and(|written| {
-            written.iter().map(|name| &**name).eq(interfaces.iter().map(String::as_str))
-        })
+    /// Whether the status says this.
+    pub(super) fn says(&self, shown: &K::Shown) -> bool {
+        self.0.status.as_ref().is_some_and(|status| K::says(status, shown))
     }
 
     /// Whether the annotations tell of this announcement.
-    pub(super) fn tells(&self, shown: &Shown) -> bool {
-        self.0.since == Some(shown.written_since())
-            && self.0.cause.as_deref() == Some(shown.cause)
-            && self.0.from.as_deref() == shown.from.as_deref()
+    pub(super) fn tells(&self, shown: &K::Shown) -> bool {
+        K::tells(&self.0.told, shown)
     }
 
     pub(super) fn is_owned_by(&self, uid: &str) -> bool {
@@ -80,22 +67,33 @@ impl StatusRow {
     }
 }
 
-fn interfaces(object: &ServiceL2Status, id: &ServiceId, words: &mut Words) -> Option<Arc<[Arc<str>]>> {
-    let status = object.status.as_ref()?;
-    let labels: &BTreeMap<String, String> = object.labels();
-    let about_us = status.node.as_ref() == labels.get(NODE)
-        && status.service_name.as_ref() == Some(&id.name)
-        && status.service_namespace.as_ref() == Some(&id.namespace);
-    let names = status.interfaces.iter().map(|interface| interface.name.as_deref().unwrap_or_default());
-    about_us.then(|| words.list(names))
+impl<K: Kind> Clone for StatusRow<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
-impl Row for StatusRow {
+impl<K: Kind> Debug for StatusRow<K> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatusRow")
+            .field("name", &self.0.name)
+            .field("status", &self.0.status)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: Kind> Row for StatusRow<K> {
     fn key(&self) -> (&str, &str) {
         (&self.0.namespace, &self.0.name)
     }
 
     fn same(&self, other: &Self) -> bool {
-        self.0 == other.0
+        let (this, other) = (&self.0, &other.0);
+        this.namespace == other.namespace
+            && this.name == other.name
+            && this.service == other.service
+            && this.status == other.status
+            && this.told == other.told
+            && this.owners == other.owners
     }
 }

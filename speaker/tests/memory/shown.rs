@@ -11,7 +11,7 @@ use patina_crds::types::ServiceL2Status;
 use patina_runtime::tasks::Tasks;
 use patina_runtime::watch::Watched;
 use patina_speaker::metrics::{Announced, L2Metrics};
-use patina_speaker::status::{self, StatusRow, Written};
+use patina_speaker::status::{L2, ShownL2, StatusRow, Written};
 use patina_speaker::watch::words::Words;
 use patina_speaker_core::intent::Intent;
 use patina_speaker_core::view::ServiceId;
@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 /// Only held.
 #[expect(dead_code, reason = "what it costs to hold them is counted")]
 pub(crate) struct Shown {
-    wanted: BTreeMap<ServiceId, status::Shown>,
-    written: Written,
+    wanted: BTreeMap<ServiceId, ShownL2>,
+    written: Written<L2>,
     announced: Announced,
     metrics: L2Metrics,
 }
@@ -34,13 +34,13 @@ impl Shown {
         let metrics = L2Metrics::register(&registry).unwrap();
         let (mut wanted, mut held) = (Vec::new(), Vec::new());
         let interfaces = Arc::new(BTreeSet::from(["eth0".to_owned()]));
-        for (ip, announcement) in intent.leading() {
-            metrics.gratuitous(ip);
+        for (ip, announcement) in intent.l2.iter().filter(|(_, announcement)| announcement.leads) {
+            metrics.gratuitous(*ip);
             for id in &announcement.services {
-                held.push((id.clone(), ip));
+                held.push((id.clone(), *ip));
                 let from = Some(Arc::clone(&announcement.order[0]));
                 let interfaces = Arc::clone(&interfaces);
-                let shown = status::Shown { interfaces, since: Timestamp::now(), cause: "speakerDied", from };
+                let shown = ShownL2 { interfaces, since: Timestamp::now(), cause: "speakerDied", from };
                 wanted.push((id.clone(), shown));
             }
         }
@@ -49,7 +49,7 @@ impl Shown {
         let mut words = Words::default();
         let row = move |object: ServiceL2Status| StatusRow::of(&object, &mut words);
         let api = Api::namespaced(client.clone(), "patina-system");
-        let written: Written = Watched::start_as(api, Scope::default(), row, Arc::clone(bell), tasks);
+        let written: Written<L2> = Watched::start_as(api, Scope::default(), row, Arc::clone(bell), tasks);
         let synced = async {
             while !written.synced() {
                 bell.notified().await;
