@@ -93,7 +93,8 @@ mod tests {
     use super::*;
 
     fn interface(index: u32, addresses: &[&str]) -> InterfaceView {
-        let addresses = addresses.iter().map(|ip| (ip.parse().unwrap(), 24)).collect::<BTreeSet<(IpAddr, u8)>>();
+        let addresses =
+            addresses.iter().map(|ip| (ip.parse().unwrap(), 24)).collect::<BTreeSet<(IpAddr, u8)>>();
         InterfaceView {
             name: format!("eth{index}"),
             index,

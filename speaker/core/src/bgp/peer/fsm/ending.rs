@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::timing::STABLE;
-use super::{Event, Fsm, MAX_FAREWELLS};
+use super::timing::{Damping, STABLE};
+use super::{Agreed, Event, Fsm, MAX_FAREWELLS};
 use crate::bgp::message::{Message, Notification};
 use crate::bgp::peer::{Link, Output, State, Stop, Why};
 
@@ -38,7 +38,7 @@ impl Fsm {
         if self.wanted && !matches!(why, Why::Collision | Why::Replaced) {
             self.failures = self.failures.saturating_add(1);
         }
-        self.redial(now, damped(&why));
+        self.redial(now, damping(&why));
         let goes_on = self.links.values().any(|connection| connection.state >= State::OpenConfirm);
         if was_established || !goes_on {
             self.event(Event::Down(why));
@@ -57,13 +57,19 @@ impl Fsm {
         self.farewells.push_back((link, unsent));
     }
 
+    /// Both do; or we, and the peer has not said.
+    fn restarts_gracefully(&self, agreed: Option<&Agreed>) -> bool {
+        self.settings.graceful_restart.is_some() && agreed.is_none_or(|agreed| agreed.graceful_restart)
+    }
+
     /// `None`: the link is closed without a word.
     pub(super) fn stop_notification(&self, link: Link, stop: &Stop) -> Option<Notification> {
         let connection = self.links.get(&link)?;
         let agreed = connection.agreed.as_ref().filter(|_| connection.state == State::Established);
         let (notification, for_good) = match stop {
             // RFC 4724 section 4: a NOTIFICATION would end the session as without graceful restart.
-            Stop::Restart if agreed.is_some_and(|agreed| agreed.graceful_restart) => return None,
+            // Before the session stands it could only end what the peer keeps of the session before.
+            Stop::Restart if self.restarts_gracefully(connection.agreed.as_ref()) => return None,
             Stop::Restart => (Notification::cease_shutdown(""), false),
             Stop::Shutdown(text) => (Notification::cease_shutdown(text), true),
             Stop::Deconfigured => (Notification::peer_deconfigured(), true),
@@ -75,13 +81,14 @@ impl Fsm {
     }
 }
 
-/// It would come again at once (DampPeerOscillations): bad messages, either way, and more than one of us can hold.
-fn damped(why: &Why) -> bool {
-    let (Why::Sent(notification) | Why::Received(notification)) = why else { return false };
-    match notification.code {
-        // Message header, OPEN, UPDATE, FSM, ROUTE-REFRESH.
-        1 | 2 | 3 | 5 | 7 => true,
-        CEASE => matches!(notification.subcode, MAX_PREFIXES | OUT_OF_RESOURCES),
-        _ => false,
+/// DampPeerOscillations: what would come again at once.
+fn damping(why: &Why) -> Damping {
+    let (Why::Sent(notification) | Why::Received(notification)) = why else { return Damping::None };
+    match (notification.code, notification.subcode) {
+        // Message header, OPEN, UPDATE, FSM, ROUTE-REFRESH: somebody has something to repair.
+        (1 | 2 | 3 | 5 | 7, _) => Damping::Short,
+        // A session that comes up each time, until too much has come: our routes would flap with it.
+        (CEASE, MAX_PREFIXES | OUT_OF_RESOURCES) => Damping::Long,
+        _ => Damping::None,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use patina_crds::net::Family;
 
 use super::connection::{Agreed, Confirmed};
-use super::timing::BFD_HOLD;
+use super::timing::{BFD_HOLD, Damping};
 use super::{Fsm, open};
 use crate::bgp::message::{Message, Notification, Open, ReceivedUpdate};
 use crate::bgp::peer::{Bfd, Direction, Event, Link, MessageType, Side, State, Why};
@@ -66,7 +66,7 @@ impl Fsm {
             connection.restart_hold(now);
         }
         // One connection is on its way: a second attempt could only collide.
-        self.redial(now, false);
+        self.redial(now, Damping::None);
     }
 
     /// RFC 4271 section 6.8: "upon receipt of an OPEN message, the local system MUST examine all of its connections that are in the

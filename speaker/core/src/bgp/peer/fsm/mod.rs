@@ -31,7 +31,7 @@ use std::time::Instant;
 
 pub(super) use self::connection::Agreed;
 use self::connection::Connection;
-use self::timing::{Dialer, Jitter};
+use self::timing::{Damping, Dialer, Jitter};
 use super::{Bfd, Event, Link, Output, Settings, Side, Snapshot, State, Stop, Why};
 use crate::bgp::codec::Negotiated;
 use crate::bgp::message::{Ends, Message, Notification};
@@ -182,7 +182,7 @@ impl Fsm {
             let why = told.clone().map_or(Why::Restart, Why::Sent);
             self.end(now, link, told, why);
         }
-        self.redial(now, false);
+        self.redial(now, Damping::None);
     }
 
     /// Events 16 and 17.
@@ -221,7 +221,7 @@ impl Fsm {
         } else if self.dialer.dials(link) {
             self.failures = self.failures.saturating_add(1);
             self.dialer = Dialer::Connected;
-            self.redial(now, false);
+            self.redial(now, Damping::None);
             if self.links.is_empty() {
                 self.event(Event::Down(Why::Connection(why)));
             }

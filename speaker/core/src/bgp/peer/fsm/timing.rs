@@ -16,8 +16,10 @@ pub(super) const BFD_HOLD: Duration = Duration::from_secs(30);
 pub(super) const STABLE: Duration = Duration::from_secs(60);
 /// An attempt is given at least so much, for a few SYNs, and at most so much.
 const ATTEMPT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30));
-/// IdleHoldTime grows no further: while it runs the peer is refused, too.
-const MAX_IDLE_HOLD: Duration = Duration::from_secs(30);
+/// A short IdleHoldTime grows no further: while it runs the peer is refused, too.
+const MAX_SHORT_HOLD: Duration = Duration::from_secs(30);
+/// A long one, from the first failure on and at most.
+const LONG_HOLD: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(3600));
 
 /// RFC 4271 section 10: "a random value ... uniformly distributed in the range from 0.75 to 1.0".
 #[derive(Debug)]
@@ -33,6 +35,15 @@ impl Jitter {
         let share = u32::try_from((z ^ (z >> 31)) % 251).unwrap_or(0);
         time.saturating_mul(750 + share) / 1000
     }
+}
+
+/// How long the peer is left alone after a session has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Damping {
+    /// It may come back at once, and we try again after the ConnectRetryTime.
+    None,
+    Short,
+    Long,
 }
 
 /// What is done for a connection of ours.
@@ -149,7 +160,7 @@ impl Fsm {
     }
 
     /// A link ended, or has come so far that no other is needed: what now of our attempts?
-    pub(super) fn redial(&mut self, now: Instant, damped: bool) {
+    pub(super) fn redial(&mut self, now: Instant, damping: Damping) {
         let confirmed = self.links.values().any(|connection| connection.state >= State::OpenConfirm);
         let needless = !self.wanted || confirmed || self.links.keys().any(|link| link.side == Side::Ours);
         if needless {
@@ -159,11 +170,13 @@ impl Fsm {
             self.dialer = if self.wanted { Dialer::Connected } else { Dialer::Off };
             return;
         }
-        let idle = damped && self.links.is_empty();
         self.dialer = match self.dialer {
             dialing @ Dialer::Dialing(..) => dialing,
-            _ if idle => {
-                let hold = self.retry_delay().min(MAX_IDLE_HOLD);
+            _ if damping != Damping::None && self.links.is_empty() => {
+                let hold = match damping {
+                    Damping::Long => self.delay(LONG_HOLD.0, LONG_HOLD.1),
+                    _ => self.retry_delay().min(MAX_SHORT_HOLD),
+                };
                 Dialer::Held(now.checked_add(hold).unwrap_or(now))
             }
             waiting @ (Dialer::Waiting(_) | Dialer::Held(_)) => waiting,
@@ -174,7 +187,11 @@ impl Fsm {
 
     fn retry_delay(&mut self) -> Duration {
         let base = self.settings.connect_retry_time;
+        self.delay(base, self.settings.connect_retry_max.max(base))
+    }
+
+    fn delay(&mut self, base: Duration, most: Duration) -> Duration {
         let doubled = base.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
-        self.jitter.of(doubled.min(self.settings.connect_retry_max.max(base)))
+        self.jitter.of(doubled.min(most))
     }
 }
