@@ -1,11 +1,15 @@
 //! The lease under which frames are answered: the membership task prolongs it, the wire looks before each frame.
 //!
 //! A process that was stopped (SIGSTOP, a frozen cgroup, a starved machine) wakes with a lease that has run out: it is silent
-//! before any of its threads has run, and stays so until the others have let it back in.
+//! before any of its threads has run, and stays so until the others have let it back in. What it then does must not be what it did
+//! before: every opening has a number, whoever decides hears of it, and the wire does only what was decided after the last
+//! one ([decision 25](../../docs/decisions/0025-nothing-old-passes-the-fence.md)).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 /// Shared by the membership task, which sets it, and the wire, which asks it.
 #[derive(Clone, Debug)]
@@ -16,19 +20,26 @@ pub struct Fence {
     until: Arc<AtomicU64>,
     /// How often it was opened.
     openings: Arc<AtomicU64>,
+    /// Rings at each opening.
+    bell: Arc<Notify>,
 }
 
 impl Fence {
     /// Open for ever: there is no membership.
     #[must_use]
     pub fn open() -> Self {
-        Self { began: Instant::now(), until: Arc::new(AtomicU64::new(u64::MAX)), openings: Arc::default() }
+        Self::until(u64::MAX)
     }
 
     /// Closed until [`Fence::set`].
     #[must_use]
     pub fn closed() -> Self {
-        Self { began: Instant::now(), until: Arc::new(AtomicU64::new(0)), openings: Arc::default() }
+        Self::until(0)
+    }
+
+    fn until(until: u64) -> Self {
+        let until = Arc::new(AtomicU64::new(until));
+        Self { began: Instant::now(), until, openings: Arc::default(), bell: Arc::default() }
     }
 
     /// Frames may be answered until then; `None`: not at all.
@@ -36,11 +47,15 @@ impl Fence {
         let after = |until: Instant| until.saturating_duration_since(self.began);
         let nanos = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX - 1);
         let now = Instant::now();
-        if until.is_some_and(|until| until > now) && !self.permits(now) {
+        let opens = until.is_some_and(|until| until > now) && !self.permits(now);
+        if opens {
             // Before the lease: whoever sees that it is open sees that it was opened.
             self.openings.fetch_add(1, Ordering::Release);
         }
         self.until.store(until.map_or(0, |until| nanos(after(until))), Ordering::Release);
+        if opens {
+            self.bell.notify_one();
+        }
     }
 
     /// Whether a frame may be answered at `now`.
@@ -50,14 +65,24 @@ impl Fence {
         let now = now.saturating_duration_since(self.began).as_nanos();
         until == u64::MAX || now < u128::from(until)
     }
-}
 
-impl Fence {
-    /// Another number than before: it was closed in between. What waits in a queue since before that is not to be
-    /// answered, though the fence permits it now. Ask after [`Fence::permits`].
+    /// Whether a frame may be answered at `now` for a reason that is as old as the opening of this number: false when the fence
+    /// was closed in between, though it is open now.
+    #[must_use]
+    pub fn permits_since(&self, opening: u64, now: Instant) -> bool {
+        // In this order: see `set`.
+        self.permits(now) && self.openings() == opening
+    }
+
+    /// How often it was opened. Another number than before: it was closed in between.
     #[must_use]
     pub fn openings(&self) -> u64 {
         self.openings.load(Ordering::Acquire)
+    }
+
+    /// Returns after an opening, one that nobody waited for included. For one who waits, again and again.
+    pub async fn opened(&self) {
+        self.bell.notified().await;
     }
 }
 
@@ -91,5 +116,17 @@ mod tests {
         assert_eq!(fence.openings(), 1, "a lease that has run out already opens nothing");
         fence.set(Some(now + hour));
         assert_eq!(fence.openings(), 2);
+        assert!(fence.permits_since(2, now));
+        assert!(!fence.permits_since(1, now), "what was decided before it was closed");
+    }
+
+    #[test]
+    fn whoever_decides_hears_of_an_opening_that_came_before_it_listened() {
+        use futures::FutureExt as _;
+        let fence = Fence::closed();
+        assert!(fence.opened().now_or_never().is_none());
+        fence.set(Some(Instant::now() + Duration::from_secs(3600)));
+        assert!(fence.opened().now_or_never().is_some());
+        assert!(fence.opened().now_or_never().is_none(), "told once");
     }
 }

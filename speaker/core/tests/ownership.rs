@@ -9,7 +9,8 @@
 //! 0 decide 192.0.2.1: a b c; 192.0.2.2: b on 2,3 failback never
 //! 5 hear 192.0.2.2 use from other                announcement | use | probe; from a node or any other word; on an interface
 //! 9 stations a b                                    from now on only these are speakers
-//! 10 rejoined | leave | idle? | wait
+//! 9 missed c                                     from now on these fell silent; without a name: none
+//! 10 rejoined | woken | leave | idle? | wait
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
@@ -99,6 +100,11 @@ impl Run {
             }
             "hear" => self.machine.handle(at, Input::Heard(claim(rest))),
             "stations" => self.stations(at, rest),
+            "missed" => {
+                let nodes = rest.split(' ').filter(|node| !node.is_empty()).map(Arc::from);
+                self.machine.handle(at, Input::Missed(nodes.collect()));
+            }
+            "woken" => self.machine.handle(at, Input::Woken),
             "rejoined" => self.machine.handle(at, Input::Rejoined),
             "leave" => self.machine.handle(at, Input::Leave),
             "idle?" => {

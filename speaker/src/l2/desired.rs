@@ -12,6 +12,8 @@ pub struct Desired {
     pub interfaces: Arc<Vec<InterfaceView>>,
     /// Each address with what to do for it.
     pub duties: Arc<Duties>,
+    /// [`Fence::openings`](crate::fence::Fence::openings) when that was decided: done is only what was decided after the last one.
+    pub opening: u64,
 }
 
 /// Something that the driver saw on the wire and somebody else decides about.

@@ -3,11 +3,7 @@
 //! One task owns all sockets. Per wake-up it takes at most [`BUDGET`] frames, and sends as many, before it looks at
 //! everything else again: a flood on the wire delays neither new duties nor announcements.
 //!
-//! **The fence.** Before each frame that is sent the driver asks whether it may ([`Fence`]). A process that was stopped wakes
-//! with a lease that has run out, so what waits in its sockets finds the fence closed. Should the others let it back in
-//! before this thread has run, those frames would find it open: so an answer goes out only if the fence has not been
-//! opened since the queues were last emptied ([`Driver::is_late`]). What is left is a process that is stopped between the
-//! question and the system call behind it: that one frame goes out late, and no program can prevent it.
+//! **The fence.** Right before each frame that is sent the driver asks whether it may ([`Gate`]).
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -25,6 +21,7 @@ use patina_speaker_core::l2::wire::Mac;
 use patina_speaker_core::view::InterfaceView;
 use tokio::sync::{mpsc, watch};
 
+use super::gate::Gate;
 use super::links::{Change, Key, Links, family, protocol};
 use super::memberships::Memberships;
 use super::news::News;
@@ -50,9 +47,7 @@ const WARN: Duration = Duration::from_secs(60);
 pub struct Driver {
     desired: watch::Receiver<Desired>,
     news: News,
-    fence: Fence,
-    /// [`Fence::openings`] when the queues were last emptied.
-    openings: u64,
+    gate: Gate,
     metrics: L2Metrics,
     responder: Responder,
     announcer: Announcer,
@@ -88,8 +83,7 @@ impl Driver {
         Self {
             desired,
             news: News::new(heard),
-            openings: fence.openings(),
-            fence,
+            gate: Gate::new(fence),
             metrics,
             responder: Responder::default(),
             announcer: Announcer::new(settings),
@@ -107,7 +101,7 @@ impl Driver {
         let mut buffer = vec![0; LONGEST_FRAME];
         let (mut more, mut turn) = (false, 0);
         loop {
-            if self.is_late() {
+            if self.gate.is_late() {
                 self.empty_queues(&mut buffer);
             }
             let blocked = self.blocked.as_ref().map(|(until, _)| *until);
@@ -125,9 +119,13 @@ impl Driver {
                     self.receive(key, result, &buffer);
                     self.receive_more(&mut turn, &mut buffer);
                 }
-                sent = poll_fn(|cx| poll_blocked(self.blocked.as_ref(), &self.links, &self.fence, cx)) => self.unblock(sent),
+                sent = poll_fn(|cx| poll_blocked(self.blocked.as_ref(), &self.links, &self.gate, cx)) => self.unblock(sent),
                 () = until(deadline) => self.handle_timeout(Instant::now()),
                 () = std::future::ready(()), if more => {}
+            }
+            if self.gate.is_late() {
+                // Now, or what is announced because the fence was opened would be taken for something older.
+                self.empty_queues(&mut buffer);
             }
             more = self.send();
             tokio::task::yield_now().await;
@@ -147,6 +145,7 @@ impl Driver {
             }
             changed = true;
         }
+        self.gate.decided(desired.opening);
         self.interfaces = desired.interfaces;
         self.responder.set(Arc::clone(&desired.duties));
         self.responder.set_own(self.interfaces.iter().map(|interface| interface.mac).collect());
@@ -202,9 +201,7 @@ impl Driver {
         match self.responder.handle(frame, index, mac) {
             Ok(reply) => {
                 self.metrics.request(reply.ip);
-                if self.is_late() {
-                    self.metrics.dropped("fenced");
-                } else if self.transmit((index, protocol(reply.ip)), &reply.frame) {
+                if self.transmit((index, protocol(reply.ip)), &reply.frame) {
                     self.metrics.response(reply.ip);
                     self.metrics.sent("answer");
                 }
@@ -232,16 +229,10 @@ impl Driver {
         }
     }
 
-    /// Whether frames may wait since before the fence was last opened. Their askers have had their answer from somebody
-    /// else meanwhile, or will ask again.
-    fn is_late(&self) -> bool {
-        self.fence.openings() != self.openings
-    }
-
-    /// Handles everything that waits, as ever, except that nothing is answered ([`Driver::is_late`]): who claimed what
+    /// Handles everything that waits, as ever, except that nothing is answered ([`Gate`]): who claimed what
     /// while we were away is news.
     fn empty_queues(&mut self, buffer: &mut [u8]) {
-        let openings = self.fence.openings();
+        let opening = self.gate.opening();
         for key in self.links.keys() {
             for _ in 0..MOST_QUEUED {
                 let Some(result) = self.links.get(key).and_then(|socket| socket.receive_waiting(buffer))
@@ -251,7 +242,7 @@ impl Driver {
                 self.receive(key, result, buffer);
             }
         }
-        self.openings = openings;
+        self.gate.emptied(opening);
     }
 
     /// Does what the announcer has ready, within the budget. True when there is more.
@@ -273,7 +264,7 @@ impl Driver {
     }
 
     fn send_unasked(&mut self, send: Send) {
-        if !self.fence.permits(Instant::now()) {
+        if !self.gate.permits() {
             return self.metrics.dropped("fenced");
         }
         let Some(socket) = self.links.get((send.ifindex, protocol(send.ip))) else {
@@ -308,8 +299,7 @@ impl Driver {
 
     /// An answer goes out at once or not at all: whoever asked asks again.
     fn transmit(&self, key: Key, frame: &[u8]) -> bool {
-        // Here and nowhere earlier: between a frame's arrival and this line the process may have been stopped.
-        if !self.fence.permits(Instant::now()) {
+        if !self.gate.permits() {
             self.metrics.dropped("fenced");
             return false;
         }
@@ -345,14 +335,14 @@ impl Driver {
 fn poll_blocked(
     blocked: Option<&(Instant, Send)>,
     links: &Links,
-    fence: &Fence,
+    gate: &Gate,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     let Some((_, send)) = blocked else { return Poll::Pending };
     let Some(socket) = links.get((send.ifindex, protocol(send.ip))) else {
         return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
     };
-    if !fence.permits(Instant::now()) {
+    if !gate.permits() {
         return Poll::Ready(Err(io::ErrorKind::PermissionDenied.into()));
     }
     socket.poll_send(cx, &send.frame)

@@ -2,6 +2,7 @@
 
 mod desired;
 mod driver;
+mod gate;
 mod links;
 mod memberships;
 mod news;

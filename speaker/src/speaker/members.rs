@@ -1,6 +1,6 @@
 //! What the others know of us, and we of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,9 +51,10 @@ impl Speaker {
         if news.fenced && !before.fenced && before.joined {
             self.metrics.fences.inc();
         }
-        if before.fenced && !news.fenced {
-            state.ownership.handle(now, ownership::Input::Woken);
-        } else if returned(&before, news) {
+        if !Arc::ptr_eq(&before.down, &news.down) {
+            state.ownership.handle(now, ownership::Input::Missed(missed(news)));
+        }
+        if returned(&before, news) {
             state.ownership.handle(now, ownership::Input::Rejoined);
         }
         let mut members = (*news.members).clone();
@@ -70,6 +71,12 @@ impl Speaker {
 fn returned(before: &membership::State, now: &membership::State) -> bool {
     let dead: &BTreeMap<String, Down> = &before.down;
     dead.iter().any(|(node, how)| *how != Down::Left && now.members.contains_key(node))
+}
+
+/// Those that did not say farewell.
+fn missed(now: &membership::State) -> BTreeSet<Arc<str>> {
+    let missed = now.down.iter().filter(|(_, how)| **how != Down::Left);
+    missed.map(|(node, _)| node.as_str().into()).collect()
 }
 
 /// Which of our interfaces reach nobody is for the membership to say, and the others know it from there.

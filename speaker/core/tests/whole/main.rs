@@ -16,6 +16,7 @@ mod ideal;
 mod node;
 mod oracle;
 mod random;
+mod returns;
 mod scenario;
 mod windows;
 mod world;
@@ -32,6 +33,16 @@ fn with_an_ideal_membership_of_any_delays() {
 #[test]
 fn with_the_membership_that_speakers_have() {
     seeds(1..=60, |seed| run(seed, true));
+}
+
+#[test]
+fn one_answers_soon_after_a_cable_was_mended() {
+    seeds(1..=80, returns::mended);
+}
+
+#[test]
+fn a_woken_speaker_says_nothing_of_what_another_has_and_keeps() {
+    seeds(1..=80, returns::woken);
 }
 
 /// Runs every seed, on two threads; fails with the seeds that failed.

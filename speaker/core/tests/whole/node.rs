@@ -52,6 +52,12 @@ pub(crate) struct Node {
     pub(crate) leaving: bool,
     /// A decision is due.
     pub(crate) deciding: bool,
+    /// The lease as the wire has it, how often the fence was opened, and as of which opening the duties are.
+    lease: Option<Instant>,
+    pub(crate) openings: u64,
+    pub(crate) opening: u64,
+    /// Its kernel asks for the hardware addresses of the others: until then no datagram of its own leaves it.
+    pub(crate) mute_until: Option<Instant>,
     pub(crate) liveness: Liveness,
     pub(crate) stations: Arc<BTreeMap<Mac, Arc<str>>>,
     /// Speakers that it takes to be dead, and did not hear leave.
@@ -80,6 +86,10 @@ impl Node {
             decided: false,
             leaving: false,
             deciding: false,
+            lease: None,
+            openings: 0,
+            opening: 0,
+            mute_until: None,
             liveness: Liveness::Ideal(Ideal::default()),
             missed: BTreeSet::new(),
             stations: Arc::default(),
@@ -129,9 +139,30 @@ impl Node {
         }
     }
 
-    /// Whether a frame that it sends now leaves the node.
+    /// Tells the wire the lease, as the membership's driver does. Whether the fence was opened by that.
+    pub(crate) fn prolong(&mut self, now: Instant) -> bool {
+        let Liveness::Real(membership) = &self.liveness else { return false };
+        let until = membership.answer_until();
+        let before = std::mem::replace(&mut self.lease, until);
+        let opens = until.is_some_and(|until| now < until) && before.is_none_or(|before| before <= now);
+        self.openings += u64::from(opens);
+        opens
+    }
+
+    /// Whether a frame that it sends now leaves the node: what is older than the last opening of the fence does not.
     pub(crate) fn able(&self, now: Instant) -> bool {
-        self.running() && self.carrier && self.permits(now)
+        self.running() && self.carrier && self.permits(now) && self.opening == self.openings
+    }
+
+    /// Whoever decides has heard that the fence was opened.
+    pub(crate) fn opened(&mut self, now: Instant) {
+        self.opening = self.openings;
+        self.ownership.handle(now, ownership::Input::Woken);
+    }
+
+    pub(crate) fn missed(&mut self, now: Instant) {
+        let missed = self.missed.iter().map(|node| node.as_str().into()).collect();
+        self.ownership.handle(now, ownership::Input::Missed(missed));
     }
 
     pub(crate) fn mode(&self, ip: IpAddr) -> Option<Mode> {

@@ -24,6 +24,11 @@ pub(crate) const NEW_ADDRESS: Duration = ms(LAG.as_millis() as u64 + 800);
 pub(crate) const HEARING: Duration = ms(1100);
 /// After a partition has healed: until both know each other again ([`DETECTION`]), the worse one has asked and yielded.
 pub(crate) const HEALED: Duration = ms(DETECTION.as_millis() as u64 + HEARING.as_millis() as u64);
+/// Two answer after a cable that passed nothing, and had its carrier, has been mended, with no frame lost.
+pub(crate) const MENDED: Duration = ms(300);
+/// A node that had no carrier does not answer before it and the one who answers know each other again; then it hands over: the
+/// other may have to ask once (100 ms) before it hears that it is replaced.
+pub(crate) const HANDED_OVER: Duration = ms(150);
 /// A speaker alone on its wire, with membership as before: until it says so, and the others have decided.
 pub(crate) const ISOLATED: Duration = ms(1500);
 /// Nothing happens any more: how long until everything stands still. The longest handover and a question to a holder

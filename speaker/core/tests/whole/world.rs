@@ -73,6 +73,11 @@ pub(crate) enum Event {
         node: usize,
         epoch: u64,
     },
+    /// It was let in again, and decides what that means.
+    Opened {
+        node: usize,
+        epoch: u64,
+    },
     Wake {
         node: usize,
         epoch: u64,
@@ -84,6 +89,16 @@ pub(crate) enum Event {
     },
 }
 
+/// A speaker said that it has an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said {
+    pub(crate) at: Instant,
+    pub(crate) node: usize,
+    pub(crate) ip: IpAddr,
+    /// Because somebody asked.
+    pub(crate) answer: bool,
+}
+
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) random: Random,
@@ -93,7 +108,7 @@ pub(crate) struct World {
     pub(crate) one_nic: bool,
     start: Instant,
     pub(crate) now: Instant,
-    lossy: bool,
+    pub(crate) lossy: bool,
     events: BTreeMap<(Instant, u64), Event>,
     /// Makes keys of `events` unique.
     sequence: u64,
@@ -109,6 +124,8 @@ pub(crate) struct World {
     /// What the client believes, from answers and from announcements.
     cache: BTreeMap<IpAddr, Mac>,
     answers: Vec<(IpAddr, Mac)>,
+    /// What the speakers said of addresses since somebody last looked.
+    pub(crate) claims: Vec<Said>,
     /// Conflicts that a node has reported.
     conflicts: BTreeSet<(usize, IpAddr)>,
     pub(crate) oracle: Oracle,
@@ -140,6 +157,7 @@ impl World {
             nodes: names.iter().enumerate().map(|(index, name)| Node::new(index, name)).collect(),
             cache: BTreeMap::new(),
             answers: Vec::new(),
+            claims: Vec::new(),
             conflicts: BTreeSet::new(),
             oracle: Oracle::new(start),
             changed: false,
@@ -225,6 +243,10 @@ impl World {
     }
 
     pub(crate) fn set_link(&mut self, n: usize, carrier: bool, link: bool) {
+        if carrier && !self.nodes[n].carrier && self.one_nic {
+            // It has forgotten the hardware addresses of the others, and asks for them once a second.
+            self.nodes[n].mute_until = Some(self.now + self.random.millis(0, 1000));
+        }
         (self.nodes[n].carrier, self.nodes[n].link) = (carrier, link);
         self.tell(n);
         self.dirty(n);
@@ -429,7 +451,7 @@ impl World {
             {
                 self.fail(&format!("{what}: the client looks for {ip} at {believed:?}, {only:?} has it"));
             }
-            self.send(None, &question(ip));
+            self.ask(ip);
         }
         // Shorter than the pause between refreshes, long enough for an answer.
         self.advance(Duration::from_millis(10));
@@ -446,7 +468,27 @@ impl World {
         }
         self.lossy = true;
         self.was_torn = false;
+        self.claims.clear();
         self.oracle.quiet();
+    }
+}
+
+impl World {
+    /// The client asks who has an address.
+    pub(crate) fn ask(&mut self, ip: IpAddr) {
+        self.send(None, &question(ip));
+    }
+}
+
+/// Which address a frame says that its sender has, and whether it is an answer.
+fn claimed(frame: &[u8]) -> Option<(IpAddr, bool)> {
+    match (Arp::parse(frame), Message::parse(frame)) {
+        (Ok(arp), _) if arp.sender_ip.is_unspecified() => None,
+        (Ok(arp), _) => {
+            Some((arp.sender_ip.into(), arp.operation == Operation::Reply && !arp.is_announcement()))
+        }
+        (_, Ok(Message::Advertisement(na))) => Some((na.target.into(), na.solicited)),
+        _ => None,
     }
 }
 

@@ -14,9 +14,7 @@ use crate::l2::duty::Mode;
 
 impl Ownership {
     pub(super) fn decided(&mut self, now: Instant, wanted: Arc<BTreeMap<IpAddr, L2Announcement>>) {
-        let before = self.decided.replace(Arc::clone(&wanted));
-        let first = before.is_none();
-        let before = before.unwrap_or_default();
+        let before = self.decided.replace(Arc::clone(&wanted)).unwrap_or_default();
         // Both are sorted: one walk over the two.
         let mut old = before.iter().peekable();
         for (ip, new) in wanted.iter() {
@@ -25,7 +23,7 @@ impl Ownership {
             }
             let known = old.next_if(|(ip_before, _)| *ip_before == ip).map(|(_, known)| known);
             if !known.is_some_and(|known| same(known, new)) {
-                self.changed(now, *ip, known, new, first);
+                self.changed(now, *ip, known, new);
             }
         }
         for (gone, _) in old {
@@ -42,14 +40,7 @@ impl Ownership {
         }
     }
 
-    fn changed(
-        &mut self,
-        now: Instant,
-        ip: IpAddr,
-        known: Option<&L2Announcement>,
-        new: &L2Announcement,
-        first: bool,
-    ) {
+    fn changed(&mut self, now: Instant, ip: IpAddr, known: Option<&L2Announcement>, new: &L2Announcement) {
         if !self.entries.contains_key(&ip) {
             let wants = new.leads || follows(new, &self.around.node);
             if self.around.leaving || !wants {
@@ -70,17 +61,16 @@ impl Ownership {
         }
         match (entry.state, new.leads) {
             (State::Following, true) => match (known, new.failback) {
-                // Our first decision: whoever holds it yields when it hears us.
-                (None, _) if first && !entry.may_be_held(around) => entry.announce(book, ip),
                 (None, _) => entry.start_probing(around, book, now, ip),
                 (Some(_), Failback::Immediate) => entry.announce(book, ip),
-                (Some(known), _) => {
-                    // Who led was not heard to be another's follower: it held.
-                    if entry.holder.is_none() {
-                        entry.holder = known.order.first().map(|leader| (Arc::clone(leader), now));
-                    }
-                    entry.wait_or_announce(around, book, now, ip);
+                // Who led was not heard. It may hold, or have had the news that it does not lead before it began.
+                (Some(known), _)
+                    if entry.holder.is_none()
+                        && known.order.first().is_some_and(|leader| entry.may_keep(leader)) =>
+                {
+                    entry.start_probing(around, book, now, ip);
                 }
+                (Some(_), _) => entry.wait_or_announce(around, book, now, ip),
             },
             (State::Waiting, true) => entry.wait_or_announce(around, book, now, ip),
             (State::HandingOver | State::Asking, true) => entry.announce(book, ip),
@@ -92,7 +82,14 @@ impl Ownership {
                     entry.contradict(book, now, ip);
                 }
             }
-            (State::Probing | State::Parked, true) => {}
+            (State::Probing, true) => {
+                // It was heard before membership knew it again.
+                let holder = entry.holder.as_ref().filter(|_| entry.put_off.is_some());
+                if holder.is_some_and(|(holder, _)| entry.rank(around, holder) == Rank::Behind) {
+                    entry.held(around, book, now, ip, Rank::Behind);
+                }
+            }
+            (State::Parked, true) => {}
 
             (State::Announcing, false) => {
                 if entry.lists(&around.node) {

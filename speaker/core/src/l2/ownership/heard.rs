@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use patina_crds::config::Failback;
-
 use super::state::{Conflict, Rank, State, recent};
 use super::{Gave, HINT_INTERVAL, Output, Ownership};
 use crate::l2::duty::{Claim, ClaimKind};
@@ -27,8 +25,12 @@ impl Ownership {
 
     /// One of our speakers has it. Never a conflict.
     fn heard_ours(&mut self, now: Instant, claim: &Claim, node: &Arc<str>) {
+        let missed = self.around.missed.contains(node);
         if claim.kind == ClaimKind::Probe {
             // It asks, as it should, and whoever holds the address answers.
+            if missed {
+                self.hint(now, node);
+            }
             return;
         }
         let Self { around, entries, book, .. } = self;
@@ -51,14 +53,9 @@ impl Ownership {
                 self.give(now, ip, Gave::Heard(Arc::clone(node)));
             }
             (State::Announcing | State::Asking | State::HandingOver, Rank::Unlisted) => self.hint(now, node),
-            (State::Probing, _) => {
-                if entry.failback == Failback::Immediate || rank == Rank::Unlisted {
-                    // We lead: it yields when it hears us.
-                    entry.announce(book, ip);
-                } else {
-                    entry.wait_or_announce(around, book, now, ip);
-                }
-            }
+            // We have come back to a segment, and membership has not: it does not know us either, and would not yield.
+            (State::Probing, Rank::Unlisted) if missed && entry.may_put_off(now) => self.hint(now, node),
+            (State::Probing, _) => entry.held(around, book, now, ip, rank),
             (State::Following | State::Waiting | State::Parked | State::HandingOver, _) => {}
         }
     }
@@ -75,9 +72,10 @@ impl Ownership {
             // RFC 5227 2.4 (c): one announcement as defence, and not another one within DEFEND_INTERVAL; "inform an administrator
             // of the problem". (a) and (b), which end in giving up, are not for a Service (see the module).
             (State::Announcing | State::Asking, ClaimKind::Announcement | ClaimKind::Use) => {
-                let again = recent(now, entry.defended, around.settings.defend_interval);
+                let defended = entry.defended.map(|(at, _)| at);
+                let again = recent(now, defended, around.settings.defend_interval);
                 if !again {
-                    entry.defended = Some(now);
+                    entry.defended = Some((now, claim.mac));
                     entry.defend(book, ip);
                     book.outputs.push_back(Output::Defended(claim));
                 }
@@ -115,6 +113,17 @@ impl Ownership {
                 }
                 (State::Announcing, _) => entry.go_on(around, book, ip),
                 _ => {}
+            }
+        }
+        // Our one defence against it may be lost, and none follows against one of ours: who heard that one shall hear us.
+        let known = |at: Option<(Instant, Mac)>| {
+            let lately = at.filter(|(at, _)| recent(now, Some(*at), around.settings.defend_interval));
+            lately.is_some_and(|(_, mac)| stations.contains_key(&mac))
+        };
+        for (ip, entry) in entries.iter_mut().filter(|(_, entry)| known(entry.defended)) {
+            entry.defended = None;
+            if entry.leads && entry.state == State::Announcing {
+                entry.contradict(book, now, *ip);
             }
         }
         self.around.stations = Some(stations);

@@ -42,7 +42,7 @@ mod heard;
 mod state;
 mod timeout;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,6 +67,10 @@ pub const ASK_INTERVAL: Duration = Duration::from_millis(100);
 /// this time, and by single ones as often as it asks. Two who disagree about the order for long (their views of the API
 /// differ) do not fill the wire.
 pub const CONTRADICT_INTERVAL: Duration = Duration::from_secs(3);
+
+/// One that membership takes to be dead answers our probe. So long it is left to answer, until membership knows it again and says
+/// who of us shall: a kernel whose link was down asks for the others' hardware addresses once a second.
+pub const REUNION: Duration = Duration::from_secs(2);
 
 /// How often membership is told that a node lives.
 pub const HINT_INTERVAL: Duration = Duration::from_secs(1);
@@ -115,9 +119,12 @@ pub enum Input {
     /// The MAC addresses of all speakers, dead ones too, with their nodes; not our own. They are never foreign. Before the first of
     /// these (an empty one will do) nobody is.
     Stations(Arc<BTreeMap<Mac, Arc<str>>>),
+    /// Speakers that fell silent and were not heard to leave: all that are missing now.
+    Missed(BTreeSet<Arc<str>>),
     /// A partition has healed: whoever contradicts us shall hear us.
     Rejoined,
-    /// We stalled, or were fenced, and have been let back in: what we held may be another's.
+    /// We stalled, or were fenced, and have been let back in: what we held may be another's. Until this has come and its duties
+    /// have been taken, nothing of what the duties say may be sent.
     Woken,
     /// We end: everything is handed over. Nothing new is taken any more.
     Leave,
@@ -179,6 +186,8 @@ struct Around {
     node: Arc<str>,
     settings: Settings,
     stations: Option<Arc<BTreeMap<Mac, Arc<str>>>>,
+    /// Speakers that are missing, and did not leave.
+    missed: BTreeSet<Arc<str>>,
     leaving: bool,
 }
 
@@ -187,7 +196,13 @@ impl Ownership {
     #[must_use]
     pub fn new(node: &str, settings: Settings) -> Self {
         Self {
-            around: Around { node: node.into(), settings, stations: None, leaving: false },
+            around: Around {
+                node: node.into(),
+                settings,
+                stations: None,
+                missed: BTreeSet::new(),
+                leaving: false,
+            },
             decided: None,
             entries: BTreeMap::new(),
             hinted: BTreeMap::new(),
@@ -202,6 +217,7 @@ impl Ownership {
             Input::Decided(wanted) => self.decided(now, wanted),
             Input::Heard(claim) => self.heard(now, &claim),
             Input::Stations(stations) => self.stations(now, stations),
+            Input::Missed(nodes) => self.around.missed = nodes,
             Input::Rejoined => self.rejoined(now, false),
             Input::Woken => self.rejoined(now, true),
             Input::Leave => self.leave(now),
@@ -269,8 +285,12 @@ impl Ownership {
     /// were away, so that others had every reason to take them.
     fn rejoined(&mut self, now: Instant, woken: bool) {
         let Self { around, entries, book, .. } = self;
+        let mut lost = Vec::new();
         for (ip, entry) in entries {
             match entry.state {
+                // Another leads, and has had every reason to begin.
+                State::HandingOver => lost.extend(woken.then_some(*ip)),
+                State::Asking if woken && !entry.keeps(around) => lost.push(*ip),
                 // Whoever took it in the meantime keeps it, when failback is not immediate; asking finds it.
                 State::Announcing | State::Asking if woken && entry.may_be_held(around) => {
                     entry.end(book, *ip, Gave::Withdrawn);
@@ -281,6 +301,9 @@ impl Ownership {
                 State::Probing => entry.probe(around, book, now, *ip),
                 _ => {}
             }
+        }
+        for ip in lost {
+            self.give(now, ip, Gave::Withdrawn);
         }
     }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use patina_crds::config::Failback;
 
-use super::{ASK_INTERVAL, ASKS, Around, CAREFUL, CONTRADICT_INTERVAL, Gave, Output};
+use super::{ASK_INTERVAL, ASKS, Around, CAREFUL, CONTRADICT_INTERVAL, Gave, Output, REUNION};
 use crate::intent::L2Announcement;
 use crate::l2::duty::{Claim, Duty, Mode};
+use crate::l2::wire::Mac;
 
 /// What is done for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,12 +56,14 @@ pub(super) struct Entry {
     pub(super) rounds: u8,
     /// Also in [`Book::deadlines`].
     pub(super) deadline: Option<Instant>,
+    /// While we probe: since when one is heard that membership misses.
+    pub(super) put_off: Option<Instant>,
     /// The last of our speakers that was heard to announce or use it since we did ourselves.
     pub(super) holder: Option<(Arc<str>, Instant)>,
     /// When we contradicted one of our speakers, and how often since.
     contradicted: Option<(Instant, u8)>,
-    /// When we last defended it against a foreign station.
-    pub(super) defended: Option<Instant>,
+    /// When we last defended it against a foreign station, and which.
+    pub(super) defended: Option<(Instant, Mac)>,
     pub(super) conflict: Option<Conflict>,
     round: u32,
     defence: u32,
@@ -105,6 +108,7 @@ impl Entry {
             state: State::Following,
             rounds: 0,
             deadline: None,
+            put_off: None,
             holder: None,
             contradicted: None,
             defended: None,
@@ -177,6 +181,7 @@ impl Entry {
 
     pub(super) fn enter(&mut self, book: &mut Book, ip: IpAddr, state: State, deadline: Option<Instant>) {
         self.state = state;
+        self.put_off = self.put_off.filter(|_| state == State::Probing);
         book.set_deadline(ip, &mut self.deadline, deadline);
         book.touched.insert(ip);
     }
@@ -230,6 +235,7 @@ impl Entry {
     /// One round where only a stranger could have it, more where one of ours could.
     pub(super) fn start_probing(&mut self, around: &Around, book: &mut Book, now: Instant, ip: IpAddr) {
         self.rounds = if self.may_be_held(around) { CAREFUL } else { 1 };
+        self.put_off = None;
         self.probe(around, book, now, ip);
     }
 
@@ -239,6 +245,26 @@ impl Entry {
         let probing = around.settings.probing;
         let lasts = probing.interval.saturating_mul(probing.count);
         self.enter(book, ip, State::Probing, now.checked_add(lasts));
+    }
+
+    /// While we probe, one of ours answered that membership misses: whether we wait until it does not. As long as it answers it is
+    /// asked again.
+    pub(super) fn may_put_off(&mut self, now: Instant) -> bool {
+        self.rounds = CAREFUL;
+        recent(now, Some(*self.put_off.get_or_insert(now)), REUNION)
+    }
+
+    /// While we probe, one of ours turns out to have it.
+    pub(super) fn held(&mut self, around: &Around, book: &mut Book, now: Instant, ip: IpAddr, rank: Rank) {
+        if self.failback == Failback::Immediate || rank == Rank::Unlisted {
+            // We lead: it yields when it hears us.
+            self.announce(book, ip);
+        } else if self.leads {
+            self.wait_or_announce(around, book, now, ip);
+        } else {
+            // We kept it, were away, and it is the leader's by now.
+            self.enter(book, ip, State::Following, None);
+        }
     }
 
     /// One of ours has it, and keeps it until it is gone or our delay is over.

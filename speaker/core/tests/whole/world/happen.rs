@@ -14,6 +14,7 @@ impl World {
             | Event::Join { node, epoch }
             | Event::LetIn { node, epoch, .. }
             | Event::Pinged { node, epoch }
+            | Event::Opened { node, epoch }
             | Event::Wake { node, epoch }
             | Event::Exit { node, epoch, .. } => (*node, *epoch),
         };
@@ -83,9 +84,8 @@ impl World {
                 let Liveness::Ideal(ideal) = &mut self.nodes[node].liveness else { return };
                 if answered || patience == 0 {
                     ideal.fenced = false;
-                    self.nodes[node].ownership.handle(self.now, ownership::Input::Woken);
-                    self.changed = true;
-                    self.follow(node);
+                    self.nodes[node].openings += 1;
+                    self.opens(node);
                 } else {
                     self.at(Duration::from_millis(50), Event::LetIn { node, epoch, patience: patience - 1 });
                 }
@@ -102,6 +102,11 @@ impl World {
                     self.dirty(node);
                     self.oracle.excuse(Some(self.now + DETECTION + HEARING), Some(self.now + DETECTION));
                 }
+            }
+            Event::Opened { .. } => {
+                self.nodes[node].opened(self.now);
+                self.changed = true;
+                self.follow(node);
             }
             Event::Wake { .. } => {}
             Event::Exit { patience, .. } => {
@@ -131,14 +136,41 @@ impl World {
         self.oracle.excuse(Some(now + DETECTION + HEARING), Some(now + DETECTION));
         self.nodes[n].handle_timeout(now);
         self.follow(n);
+        // What became of its link waits in a socket, too.
+        self.dirty(n);
         self.moved();
+    }
+
+    /// The fence was opened: whoever decides hears of it a little later.
+    fn opens(&mut self, n: usize) {
+        self.say(|| format!("node-{n} is let in"));
+        let epoch = self.nodes[n].epoch;
+        let delay =
+            if self.random.percent(90) { self.random.millis(0, 2) } else { self.random.millis(2, 30) };
+        self.at(delay, Event::Opened { node: n, epoch });
     }
 
     pub(super) fn learn_truth(&mut self, viewer: usize, about: usize) {
         let truth = self.knows(viewer, about).then(|| self.nodes[about].says());
         let name = self.nodes[about].name.clone();
         let Liveness::Ideal(ideal) = &mut self.nodes[viewer].liveness else { return };
-        if ideal.joined && ideal.learn(&name, truth.as_ref()) {
+        if !ideal.joined {
+            return;
+        }
+        // Who said that it goes is not missed.
+        let was_there = ideal.members.get(&name).is_some_and(|member| !member.draining);
+        if ideal.learn(&name, truth.as_ref()) {
+            let node = &mut self.nodes[viewer];
+            let (back, gone) = match truth {
+                Some(_) => (node.missed.remove(&name), false),
+                None => (false, was_there && node.missed.insert(name)),
+            };
+            if back || gone {
+                node.missed(self.now);
+            }
+            if back {
+                node.ownership.handle(self.now, ownership::Input::Rejoined);
+            }
             self.nodes[viewer].learn_stations(self.now);
             self.follow(viewer);
             self.dirty(viewer);
@@ -220,6 +252,9 @@ impl World {
 
     pub(super) fn follow_membership(&mut self, n: usize) {
         let mut news = false;
+        if self.nodes[n].prolong(self.now) {
+            self.opens(n);
+        }
         loop {
             let Liveness::Real(membership) = &mut self.nodes[n].liveness else { return };
             match membership.poll_output() {
@@ -228,7 +263,10 @@ impl World {
                     let to = (0..self.nodes.len()).find(|node| node::address(*node) == to);
                     let Some(to) = to.filter(|to| self.on_net(n, *to)) else { continue };
                     if !(self.lossy && self.random.percent(LOSS)) {
-                        let (delay, epoch) = (self.random.millis(0, 3), self.nodes[to].epoch);
+                        let held =
+                            self.nodes[n].mute_until.map(|until| until.saturating_duration_since(self.now));
+                        let delay = held.unwrap_or_default() + self.random.millis(0, 3);
+                        let epoch = self.nodes[to].epoch;
                         let from = node::address(n);
                         self.at(delay, Event::Message { to, epoch, from, message });
                     }
@@ -242,13 +280,12 @@ impl World {
                     // As the shell does (speaker/src/speaker/members.rs).
                     let node = &mut self.nodes[n];
                     match event {
-                        membership::Event::Unfenced => {
-                            node.ownership.handle(self.now, ownership::Input::Woken);
-                        }
                         membership::Event::Down { node: gone, cause } if cause != membership::Down::Left => {
                             node.missed.insert(gone);
+                            node.missed(self.now);
                         }
                         membership::Event::Up { node: back } if node.missed.remove(&back) => {
+                            node.missed(self.now);
                             node.ownership.handle(self.now, ownership::Input::Rejoined);
                         }
                         _ => {}
@@ -267,6 +304,11 @@ impl World {
 
     /// To every station whose interface lets it through, a little later.
     pub(super) fn send(&mut self, from: Option<usize>, frame: &[u8]) {
+        if let Some(n) = from.filter(|n| self.linked(*n))
+            && let Some((ip, answer)) = claimed(frame)
+        {
+            self.claims.push(Said { at: self.now, node: n, ip, answer });
+        }
         let destination: Mac = frame[..6].try_into().unwrap();
         for to in std::iter::once(None).chain((0..self.nodes.len()).map(Some)).filter(|to| *to != from) {
             let reached = match (from, to) {
