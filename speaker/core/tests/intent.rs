@@ -168,7 +168,7 @@ fn recorded_snapshots() {
 /// An intent for people: first what is announced, then what became of each Service.
 fn text(node: &str, intent: &Intent) -> String {
     let mut out = String::new();
-    for (ip, announcement) in &intent.leading() {
+    for (ip, announcement) in intent.l2.iter().filter(|(_, announcement)| announcement.leads) {
         let interfaces: Vec<String> = announcement.interfaces.iter().map(u32::to_string).collect();
         let services: Vec<String> = announcement.services.iter().map(ServiceId::to_string).collect();
         let (interfaces, services) = (interfaces.join(","), services.join(", "));

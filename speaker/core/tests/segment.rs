@@ -250,9 +250,9 @@ impl Segment {
             round: 0,
             defence: 0,
         };
-        let leading = intent.leading();
+        let leading = intent.l2.iter().filter(|(_, announcement)| announcement.leads);
         let duties: Arc<Duties> =
-            Arc::new(leading.iter().map(|(ip, announcement)| (*ip, announce(announcement))).collect());
+            Arc::new(leading.map(|(ip, announcement)| (*ip, announce(announcement))).collect());
         node.responder.set(Arc::clone(&duties));
         node.announcer.handle(self.now, Input::Duties(duties));
         self.drain(index);

@@ -26,13 +26,6 @@ pub struct Intent {
 }
 
 impl Intent {
-    /// Those of [`Intent::l2`] that this node leads.
-    #[must_use]
-    pub fn leading(&self) -> BTreeMap<IpAddr, L2Announcement> {
-        let leading = self.l2.iter().filter(|(_, announcement)| announcement.leads);
-        leading.map(|(ip, announcement)| (*ip, announcement.clone())).collect()
-    }
-
     /// Whether a Service has the address, whoever announces it.
     #[must_use]
     pub fn knows(&self, ip: IpAddr) -> bool {
