@@ -46,6 +46,14 @@ struct Sent {
     at: Instant,
 }
 
+impl Sent {
+    fn bytes(&self, discriminator: u32) -> [u8; LENGTH] {
+        let number =
+            u128::from(discriminator) << 96 | u128::from(self.sequence) << 64 | u128::from(self.nonce);
+        number.to_be_bytes()
+    }
+}
+
 impl Echo {
     pub(super) fn new(now: Instant) -> Self {
         Self { next: now, proven: false, sequence: 0, out: VecDeque::new() }
@@ -59,20 +67,12 @@ impl Echo {
             self.out.pop_front();
         }
         self.out.push_back(sent);
-        let mut bytes = Vec::with_capacity(LENGTH);
-        bytes.extend(discriminator.to_be_bytes());
-        bytes.extend(sent.sequence.to_be_bytes());
-        bytes.extend(sent.nonce.to_be_bytes());
-        bytes
+        sent.bytes(discriminator).to_vec()
     }
 
     /// One came back. False: it is none that is out. Those before it are lost, or late: they count no more.
-    pub(super) fn returned(&mut self, payload: &[u8]) -> bool {
-        let Ok(payload) = <&[u8; LENGTH]>::try_from(payload) else { return false };
-        let (_, rest) = payload.split_at(4);
-        let Some(at) = self.out.iter().position(|sent| {
-            rest.iter().eq(sent.sequence.to_be_bytes().iter().chain(&sent.nonce.to_be_bytes()))
-        }) else {
+    pub(super) fn returned(&mut self, payload: &[u8], discriminator: u32) -> bool {
+        let Some(at) = self.out.iter().position(|sent| sent.bytes(discriminator) == payload) else {
             return false;
         };
         self.out.drain(..=at);

@@ -130,10 +130,11 @@ impl Machine {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Result<(), Dropped> {
         let result = match input {
             Input::Received { packet, ttl, at } => self.received(now, at.min(now), &packet, ttl),
-            Input::Echo(payload) => match &mut self.echo {
-                Some(echo) if echo.returned(payload) => Ok(()),
-                _ => Err(Dropped::Echo),
-            },
+            Input::Echo(payload) => {
+                let ours = self.local_discriminator;
+                let counts = self.echo.as_mut().is_some_and(|echo| echo.returned(payload, ours));
+                if counts { Ok(()) } else { Err(Dropped::Echo) }
+            }
             Input::AdminDown(down) => {
                 self.administer(now, down);
                 Ok(())
@@ -150,6 +151,12 @@ impl Machine {
     /// Time has come. What waits in the sockets should be handled before: a packet that arrived too late, but was there
     /// before anybody looked, still counts.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.echo_deadline().is_some_and(|deadline| deadline <= now) {
+            // Section 6.8.5: "the local system MUST set bfd.SessionState to Down and bfd.LocalDiag to 2 (Echo Function
+            // Failed)".
+            self.enter(State::Down, Diagnostic::EchoFailed);
+            self.follow_values(now);
+        }
         if self.detection_deadline().is_some_and(|deadline| deadline <= now) {
             // Section 6.8.4: "If Demand mode is not active, and a period of time equal to the Detection Time passes
             // without receiving a BFD Control packet from the remote system, and bfd.SessionState is Init or Up, the
@@ -164,11 +171,6 @@ impl Machine {
             self.remote = Remote { state, diagnostic, ..Remote::default() };
             self.heard = None;
             self.poll = Poll::Idle;
-        }
-        if self.echo_deadline().is_some_and(|deadline| deadline <= now) {
-            // Section 6.8.5: "the local system MUST set bfd.SessionState to Down and bfd.LocalDiag to 2 (Echo Function
-            // Failed)".
-            self.enter(State::Down, Diagnostic::EchoFailed);
         }
         self.follow(now);
         self.send_what_is_due(now);
