@@ -21,15 +21,16 @@
 //!
 //! **When is an address probed before it is announced** (RFC 5227 2.1, RFC 4862 5.4)? When no speaker that we know of can have
 //! announced it, or when we must find out which one does:
-//! - It was not in our last decision (a Service got it, or this node has just become a candidate). A foreign station that has it
-//!   is then found before we harm it. If one of our own answers, it holds the address, and we take over from it at once.
-//! - `failback` is not immediate and this is our first decision, or nobody was heard for long: one of ours may hold it, and
+//! - It was not in our last decision (a Service got it, or this node has just become a candidate, or has just started). A foreign
+//!   station that has it is then found before we harm it. If one of our own answers, it holds the address, and we take over from
+//!   it at once, unless it is one that membership misses: it does not know us either and would not yield, so it is left to answer
+//!   until the two know each other, for [`REUNION`] at most.
+//! - `failback` is not immediate, and this is our first decision, or who led was not heard: one of ours may hold it, and
 //!   only the wire knows. Nobody answering is believed after [`CAREFUL`] rounds, as lost frames must not look like a free address.
 //!
 //! Not at a takeover: the address was in our last decision and another led it. That one has probed it, or its predecessor has, and
-//! the clients wait. Not at our first decision when failback is immediate: the addresses of a cluster that works are held by
-//! somebody, who yields when he hears us. After a start of the whole cluster nobody has them; a foreign station that took one
-//! in the meantime is found as one that contradicts us, and so it is when the address had been parked by a leader that died.
+//! the clients wait. A foreign station that took one in the meantime is found as one that contradicts us, and so it is when the
+//! address had been parked by a leader that died.
 //! All candidates on the segment would meet the same stranger, so a parked address is not passed on to the next.
 //!
 //! **A stranger while we announce** is defended against once per `defend_interval`, for as long as it takes: RFC 5227 2.4 (c),
