@@ -17,6 +17,10 @@ c++       g++             libFuzzer, which the fuzz targets are linked with
 qemu-system-x86_64 qemu-system-x86 a kernel with bonding, VLANs, VRFs and IPVS for tests, where this one has none
 cpio      cpio            the root file system of the guest with that kernel
 strip     binutils        what goes into it, without symbols
+/usr/lib/frr/bgpd frr     a router to peer with in tests: FRR, with BFD
+bird      bird2           a router to peer with in tests: BIRD
+gobgpd    gobgpd          a router to peer with in tests: GoBGP
+exabgp    exabgp          a router to peer with in tests: ExaBGP
 git       git             the check of the workspace asks it which files are ours
 '
 
@@ -24,6 +28,22 @@ git       git             the check of the workspace asks it which files are our
 has() {
   command -v "$1" >/dev/null || return 1
   [ "$1" != arping ] || { arping -h 2>&1 || true; } | grep -q Habets
+}
+
+# The routers come with services that Debian starts and enables; here they run in namespaces only. What was on this machine
+# before is left alone: it is not installed again.
+keep_services_off() {
+  local policy=/usr/sbin/policy-rc.d service
+  if [ "$1" = before ]; then
+    [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && policy_is_ours=1; }
+    return 0
+  fi
+  [ -z "${policy_is_ours:-}" ] || rm -f $policy
+  for service in frr bird gobgpd exabgp; do
+    case " $2 " in
+    *" ${service/#bird/bird2} "*) systemctl disable $service.service >/dev/null 2>&1 || true ;; # no systemd: no services
+    esac
+  done
 }
 
 install_packages() {
@@ -40,8 +60,12 @@ install_packages() {
   say "setup: apt-get install ${missing[*]}"
   local log
   log=$(mktemp)
+  keep_services_off before
+  trap "keep_services_off after '${missing[*]}'" EXIT
   { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"; } \
     >"$log" 2>&1 </dev/null || die "$(tail -n 30 "$log")"
+  trap - EXIT
+  keep_services_off after "${missing[*]}"
   rm -f "$log"
 }
 

@@ -17,7 +17,7 @@ files_of() {
     docs*) suite=docs ;;
     *_api) suite=api ;;
     demo*) suite=demo ;;
-    lab* | l2* | speaker*) suite=lab ;;
+    lab* | l2* | bgp* | speaker*) suite=lab ;;
     *) suite=api ;;
     esac
     [ "$suite" = "$1" ] && printf -- '--test\n%s\n' "$name"

@@ -23,6 +23,7 @@ pub mod ports;
 pub mod prober;
 pub mod process;
 pub mod report;
+pub mod routers;
 pub mod rundir;
 pub mod stranger;
 pub mod tools;
