@@ -240,21 +240,24 @@ impl Lan {
         let running: Vec<usize> =
             (0..nodes.len()).filter(|i| nodes.get(*i).is_some_and(LanNode::runs)).collect();
         let wanted = running.len() as f64;
-        let mut left: Vec<usize> = Vec::new();
+        // Who was not good at the last look, and why.
+        let mut left: Vec<(usize, String)> = Vec::new();
         wait::until(&format!("{wanted} speakers know each other"), deadline, || {
             let died = nodes.iter_mut().find_map(LanNode::died);
-            let lacks = |i: &usize| match nodes.get(*i).map(|node| (node, members(node))) {
-                Some((node, Ok(n))) if n == wanted && node.ready() => None,
-                Some((node, Ok(n))) => Some(format!("{}: ready {}, {n} members", node.name, node.ready())),
-                Some((node, Err(error))) => Some(format!("{}: {error:#}", node.name)),
-                None => None,
+            let lacks = |i: usize| {
+                let node = nodes.get(i)?;
+                match members(node) {
+                    Ok(n) if n == wanted && node.ready() => None,
+                    Ok(n) => Some((i, format!("{}: ready {}, {n} members", node.name, node.ready()))),
+                    Err(error) => Some((i, format!("{}: {error:#}", node.name))),
+                }
             };
-            // Those that were not good the last time first; then all, in one look: what was seen first may have changed.
-            left.retain(|i| lacks(i).is_some());
+            // These first; then all, in one look: what was seen first may have changed.
+            left = left.iter().filter_map(|(i, _)| lacks(*i)).collect();
             if left.is_empty() {
-                left = running.iter().copied().filter(|i| lacks(i).is_some()).collect();
+                left = running.iter().filter_map(|i| lacks(*i)).collect();
             }
-            let words: Vec<String> = left.iter().take(4).filter_map(lacks).collect();
+            let words: Vec<&str> = left.iter().take(4).map(|(_, words)| words.as_str()).collect();
             let seen = match died {
                 Some(died) => Seen::Done(Err(anyhow::Error::msg(died))),
                 None if left.is_empty() => Seen::Done(Ok(())),

@@ -67,7 +67,7 @@ fn worst(name: &str, samples: &[f64], what: &str) -> Row {
 
 /// One node loses its cable and gets it back: until another answered, and how long two did afterwards.
 async fn alone(stage: &mut Stage, run: usize, how: Cut) -> Result<(f64, f64)> {
-    let vip = stage.vip(run)?;
+    let vip = stage.watch(run)?;
     let victim = stage.settle(vip).await?;
     stage.prober.forget();
     phase(run).await;
@@ -76,7 +76,7 @@ async fn alone(stage: &mut Stage, run: usize, how: Cut) -> Result<(f64, f64)> {
 
 /// The announcer and enough others for half of them go to another switch, and come back.
 async fn half(stage: &mut Stage, run: usize) -> Result<(f64, f64)> {
-    let vip = stage.vip(run)?;
+    let vip = stage.watch(run)?;
     let victim = stage.settle(vip).await?;
     let gone: Vec<usize> = (0..SPEAKERS / 2).map(|i| (victim + i) % SPEAKERS).collect();
     stage.prober.forget();

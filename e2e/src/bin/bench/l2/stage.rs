@@ -83,9 +83,17 @@ impl Stage {
         Ok(())
     }
 
-    /// The address of a run: they take turns, so that the nodes do.
+    /// One of the addresses: they take turns, so that the nodes do.
     pub(crate) fn vip(&self, run: usize) -> Result<Ipv4Addr> {
         self.vips.get(run % self.vips.len().max(1)).copied().context("no address")
+    }
+
+    /// The address of a run. The client asks for no other from now on: each question is a broadcast to every node.
+    pub(crate) fn watch(&self, run: usize) -> Result<Ipv4Addr> {
+        let vip = self.vip(run)?;
+        self.prober.ask_for(&[vip], EVERY);
+        self.prober.forget();
+        Ok(vip)
     }
 
     /// Waits until all speakers that run know each other and one node has answered for `vip` alone for a while; which.
@@ -113,7 +121,7 @@ impl Stage {
     /// Kills the speaker that answers for the address of this run, and says how many milliseconds passed until another
     /// answered. The speaker is not started again.
     pub(crate) async fn kill(&mut self, run: usize) -> Result<(usize, f64)> {
-        let vip = self.vip(run)?;
+        let vip = self.watch(run)?;
         let victim = self.settle(vip).await?;
         self.prober.forget();
         phase(run).await;

@@ -76,7 +76,7 @@ struct Slept {
 }
 
 async fn sleep(stage: &mut Stage, run: usize) -> Result<Slept> {
-    let vip = stage.vip(run)?;
+    let vip = stage.watch(run)?;
     let victim = stage.settle(vip).await?;
     stage.prober.forget();
     phase(run).await;
