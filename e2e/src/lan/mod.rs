@@ -187,7 +187,7 @@ impl Lan {
                 self.ready(index).await?;
             }
         }
-        self.whole(secs(60)).await
+        self.whole(secs(120)).await
     }
 
     /// Starts the speaker of a node.
@@ -217,7 +217,7 @@ impl Lan {
 
     async fn ready(&mut self, index: usize) -> Result<()> {
         let node = self.nodes.get_mut(index).with_context(|| format!("no node {index}"))?;
-        wait::until(&format!("the speaker of {} is ready", node.name), secs(30), || {
+        wait::until(&format!("the speaker of {} is ready", node.name), secs(90), || {
             let seen = node.died().map_or(Ok(node.ready()), Err);
             let log = if matches!(seen, Ok(true)) { String::new() } else { node.log_tail(3) };
             async move {
