@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::election::hash;
+use super::election::Prepared;
 
 /// How many are kept per address: twice what a verdict lists, so that a rack may die before anything is hashed.
 const KEPT: usize = 16;
@@ -27,6 +27,7 @@ type Id = u16;
 pub struct Elector {
     ids: BTreeMap<Arc<str>, Id>,
     names: Vec<Arc<str>>,
+    prepared: Vec<Prepared>,
     /// Of this decision: its nodes, their numbers, and back.
     present: Vec<Arc<str>>,
     nodes: Vec<Option<Id>>,
@@ -199,16 +200,17 @@ impl Elector {
                 return first;
             }
         }
-        let mut ranked: Vec<([u8; 32], &str, usize)> = tier
-            .nodes
-            .iter()
-            .filter_map(|node| {
-                let name: &str = self.present.get(*node)?;
-                Some((hash(name, text), name, *node))
-            })
-            .collect();
-        keep_first(&mut ranked, wanted);
-        ranked.into_iter().map(|(_, _, node)| node).collect()
+        let mut first = First::new(wanted);
+        for node in &tier.nodes {
+            let Some(name) = self.present.get(*node) else { continue };
+            let id = self.nodes.get(*node).copied().flatten();
+            let hash = match id.and_then(|id| self.prepared.get(usize::from(id))) {
+                Some(prepared) => prepared.hash(name, text),
+                None => Prepared::new(name).hash(name, text),
+            };
+            first.offer((hash, name, *node));
+        }
+        first.ranked.into_iter().map(|(_, _, node)| node).collect()
     }
 
     /// A decision ends: what it could not have asked for is forgotten.
@@ -254,6 +256,7 @@ impl Elector {
         let id = Id::try_from(self.names.len()).ok()?;
         let name: Arc<str> = Arc::from(node);
         self.names.push(Arc::clone(&name));
+        self.prepared.push(Prepared::new(node));
         self.ids.insert(name, id);
         Some(id)
     }
@@ -299,7 +302,7 @@ impl Elector {
         let complete = usize::from(known.count) == self.fields.get(before.0)?.nodes.len();
         // Behind the last that is known there may be others that are not: who comes behind it has no known place.
         let last = known.ids().last();
-        let mut ranked: Vec<([u8; 32], &str, Id)> = known
+        let mut ranked: Vec<([u32; 8], &str, Id)> = known
             .ids()
             .filter(|id| !left.contains(id) || Some(*id) == last)
             .chain(came.iter().copied())
@@ -316,22 +319,34 @@ impl Elector {
 
     fn computed(&self, text: &str, field: FieldId) -> Option<Known> {
         let nodes = self.fields.get(field.0)?.nodes.iter();
-        let mut ranked: Vec<([u8; 32], &str, Id)> = nodes.filter_map(|id| self.ranked(text, *id)).collect();
-        keep_first(&mut ranked, KEPT);
-        Some(Known::new(ranked.iter().map(|(_, _, id)| *id)))
+        let mut first = First::new(KEPT);
+        nodes.filter_map(|id| self.ranked(text, *id)).for_each(|ranked| first.offer(ranked));
+        Some(Known::new(first.ranked.iter().map(|(_, _, id)| *id)))
     }
 
-    fn ranked(&self, text: &str, id: Id) -> Option<([u8; 32], &str, Id)> {
+    fn ranked(&self, text: &str, id: Id) -> Option<([u32; 8], &str, Id)> {
         let name: &str = self.names.get(usize::from(id))?;
-        Some((hash(name, text), name, id))
+        Some((self.prepared.get(usize::from(id))?.hash(name, text), name, id))
     }
 }
 
-/// Sorts, and keeps the first of them.
-fn keep_first<T: Ord>(ranked: &mut Vec<T>, count: usize) {
-    if count < ranked.len() {
-        ranked.select_nth_unstable(count);
-        ranked.truncate(count);
+/// The first few of many, sorted: of a thousand that are offered all but some dozens are behind the last already.
+struct First<T> {
+    count: usize,
+    ranked: Vec<T>,
+}
+
+impl<T: Ord> First<T> {
+    fn new(count: usize) -> Self {
+        Self { count, ranked: Vec::with_capacity(count.min(64) + 1) }
     }
-    ranked.sort_unstable();
+
+    fn offer(&mut self, one: T) {
+        if self.ranked.len() >= self.count && self.ranked.last().is_none_or(|last| *last <= one) {
+            return;
+        }
+        let place = self.ranked.partition_point(|other| *other < one);
+        self.ranked.insert(place, one);
+        self.ranked.truncate(self.count);
+    }
 }
