@@ -1,5 +1,7 @@
 //! What several targets hold.
 
+pub mod bgp;
+
 use patina_crds::config::{self, Resources};
 
 /// Builds the configuration and looks at what comes out: pools that do not overlap, or errors with a place and a sentence.

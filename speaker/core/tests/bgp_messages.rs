@@ -10,12 +10,16 @@
 
 mod golden;
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use patina_crds::net::Family;
 use patina_speaker_core::bgp::codec::{Negotiated, Reader};
 use patina_speaker_core::bgp::message::{Capabilities, Message, Open, ReceivedUpdate};
 use patina_speaker_core::intent::routes::Prefix;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
 
 #[test]
 fn recorded_messages() {
@@ -31,7 +35,40 @@ fn recorded_messages() {
     });
 }
 
-#[derive(Default)]
+proptest! {
+    /// Octets changed, doubled and left out, and the stream cut anywhere.
+    #[test]
+    fn a_mutated_stream_is_read_the_same_however_it_is_cut(
+        case in select(recorded()),
+        changes in vec((any::<Index>(), any::<u8>(), 0..4), 0..6),
+        piece in 1..40_usize,
+    ) {
+        let mut case = case;
+        for (place, octet, how) in changes {
+            // Behind the marker: what is before it was tried by the recorded cases.
+            let Some(last) = case.bytes.len().checked_sub(17) else { break };
+            let place = 16 + place.index(last + 1);
+            match how {
+                0 => drop(case.bytes.remove(place)),
+                1 => case.bytes.insert(place, octet),
+                _ => case.bytes[place] = octet,
+            }
+        }
+        prop_assert_eq!(read(&case, case.bytes.len().max(1)), read(&case, piece));
+    }
+}
+
+/// All recorded cases.
+fn recorded() -> Vec<Case> {
+    let all = RefCell::new(Vec::new());
+    golden::run("bgp", "txt", |text| {
+        all.borrow_mut().extend(cases(text));
+        Default::default()
+    });
+    all.into_inner()
+}
+
+#[derive(Clone, Debug, Default)]
 struct Case {
     about: String,
     negotiated: Negotiated,

@@ -160,3 +160,46 @@ pub(super) fn encode(kind: Kind, body: &[u8], out: &mut Vec<u8>) {
     out.push(kind as u8);
     out.extend_from_slice(body.get(..usize::from(length) - HEADER).unwrap_or(body));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(length: usize) -> Vec<u8> {
+        // all of it withdrawals of 0.0.0.0/0
+        let withdrawn = u16::try_from(length - 23).unwrap();
+        let body: Vec<u8> =
+            withdrawn.to_be_bytes().into_iter().chain(vec![0; length - 23]).chain([0, 0]).collect();
+        let mut out = Vec::new();
+        encode(Kind::Update, &body, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_reader_holds_less_than_one_message_between_two_reads() {
+        let negotiated = Negotiated { extended_message: true, ..Negotiated::default() };
+        let stream: Vec<u8> = [23, 65535, 40000, 65535, 24].into_iter().flat_map(update).collect();
+        let (mut reader, mut messages) = (Reader::default(), 0);
+        for piece in stream.chunks(50_000) {
+            reader.feed(piece);
+            assert!(reader.buffer.len() < MAX_EXTENDED_MESSAGE + 50_000);
+            while reader.next(&negotiated).unwrap().is_some() {
+                messages += 1;
+            }
+            assert!(reader.buffer.len() - reader.done < MAX_EXTENDED_MESSAGE);
+        }
+        assert_eq!(messages, 5);
+        assert_eq!(reader.buffer.capacity(), 0, "a large buffer is given back");
+    }
+
+    #[test]
+    fn a_header_that_is_wrong_is_not_waited_for() {
+        let mut reader = Reader::default();
+        reader.feed(&update(65535)[..19]);
+        let refused = reader.next(&Negotiated::default()).unwrap_err();
+        assert_eq!((refused.code, refused.subcode), (1, 2));
+        reader.feed(&[0; 1000]);
+        assert_eq!(reader.buffer.len(), 0, "nothing more is kept of a broken stream");
+        assert_eq!(reader.next(&Negotiated::default()), Err(refused));
+    }
+}
