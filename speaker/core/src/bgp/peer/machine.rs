@@ -8,7 +8,7 @@ use super::{Input, Link, Output, Settings, Snapshot};
 use crate::bgp::codec::{Negotiated, Reader, encode};
 
 /// How much one [`Machine::poll_transmit`] appends: it stops after the message that reaches this.
-pub const TRANSMIT: usize = 64 * 1024;
+const TRANSMIT: usize = 64 * 1024;
 
 /// One peer.
 #[derive(Debug)]
