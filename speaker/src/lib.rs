@@ -9,6 +9,8 @@
 //! ```
 
 #[cfg(feature = "bgp")]
+pub mod bfd;
+#[cfg(feature = "bgp")]
 pub mod bgp;
 pub mod config_state;
 pub mod conflicts;

@@ -132,7 +132,8 @@ impl World {
         });
         let random = Random::new(seed);
         let mut world = Self { start, now: start, nodes, under_way: BTreeMap::new(), count: 0, random };
-        (world.drain(A), world.drain(B));
+        world.drain(A);
+        world.drain(B);
         world
     }
 
@@ -249,7 +250,7 @@ impl World {
             match output {
                 Output::Send(bytes) => {
                     let packet = Packet::parse(&bytes).unwrap();
-                    assert!(!(packet.poll && packet.final_) && !packet.demand, "{packet:?}");
+                    assert!(!(packet.demand || packet.poll && packet.final_), "{packet:?}");
                     let up = packet.state == State::Up;
                     assert!(up || packet.desired_min_tx >= MS(1000), "6.8.3: {packet:?}");
                     self.nodes[who].sent.push((self.now, packet));
