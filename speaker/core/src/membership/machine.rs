@@ -110,7 +110,8 @@ struct Asked {
 impl Machine {
     pub(super) fn new(now: Instant, settings: Settings) -> Self {
         let who = Arc::new(Who { name: settings.node.clone(), addresses: settings.addresses.clone() });
-        let life = Life { start: settings.incarnation >> 1, renewals: 0 };
+        // Room above it: whoever is known under a greater number goes beyond that.
+        let life = Life { start: settings.incarnation.min(u64::MAX >> 1), renewals: 0 };
         let me = Sender { key: ring::key(&settings.node), life };
         let say = Member { starting: true, ..Member::default() };
         let gossip = Gossip::new(now, Identity::new(Arc::clone(&who), life), settings.seed);
