@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use patina_speaker_core::bfd::{Settings, View};
+use patina_speaker_core::bgp::peer::Bfd;
 
 /// Which sessions there should be. The newest value is all that counts.
 pub type Desired = BTreeMap<Key, Wanted>;
@@ -54,6 +55,9 @@ pub struct Wanted {
 pub struct Status {
     /// What the machine says.
     pub view: View,
+    /// What the BGP session of this peer should be told: how BFD last came up or went down. One that an operator, ours or
+    /// theirs, took down stays so until it is up again. `None`: it was never up.
+    pub says: Option<Bfd>,
     /// bfd.LocalDiscr.
     pub local_discriminator: u32,
     /// Its state is so since.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use patina_runtime::tasks::Shutdown;
 use patina_speaker_core::bfd::wire::Packet;
 use patina_speaker_core::bfd::{Input, Machine, Output, Settings, State, echo_discriminator};
+use patina_speaker_core::bgp::peer::Bfd;
 use tokio::sync::watch;
 
 use super::desired::{Desired, Key, Statuses, Wanted};
@@ -191,6 +192,7 @@ impl Driver {
                 broken: false,
                 echo: None,
                 metrics,
+                says: None,
                 since: now,
                 downs: 0,
                 trouble: None,
@@ -293,14 +295,20 @@ fn follow(session: &mut Session) -> bool {
             Output::State { from, to, diagnostic, remote, remote_diagnostic } => {
                 session.metrics.state(from, to);
                 session.since = Instant::now();
-                if from == State::Up {
-                    session.downs += 1;
-                    tracing::warn!(peer = %session.key, ?diagnostic, ?remote, ?remote_diagnostic, "bfd: down");
-                } else {
-                    tracing::debug!(peer = %session.key, ?from, ?to, ?remote, "bfd");
-                }
+                let peer = &session.key;
                 if to == State::Up {
-                    tracing::info!(peer = %session.key, "bfd: up");
+                    session.says = Some(Bfd::Up);
+                    tracing::info!(%peer, "bfd: up");
+                } else if from != State::Up {
+                    tracing::debug!(%peer, ?from, ?to, ?remote, "bfd");
+                } else if to == State::AdminDown || remote == State::AdminDown {
+                    session.downs += 1;
+                    session.says = Some(Bfd::AdminDown);
+                    tracing::info!(%peer, ?to, ?remote, "bfd: taken down on purpose");
+                } else {
+                    session.downs += 1;
+                    session.says = Some(Bfd::Down);
+                    tracing::warn!(%peer, ?diagnostic, ?remote, ?remote_diagnostic, "bfd: down");
                 }
             }
         }

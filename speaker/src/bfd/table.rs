@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use patina_speaker_core::bfd::wire::Packet;
 use patina_speaker_core::bfd::{Dropped, Machine, State, View};
+use patina_speaker_core::bgp::peer::Bfd;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::desired::{Key, Status, Wanted};
@@ -34,6 +35,7 @@ pub(super) struct Session {
     pub(super) metrics: Arc<PeerMetrics>,
     /// What was last shown.
     pub(super) shown: View,
+    pub(super) says: Option<Bfd>,
     pub(super) since: Instant,
     pub(super) downs: u64,
     /// Why it does not speak.
@@ -95,6 +97,7 @@ impl Session {
     pub(super) fn status(&self, discriminator: u32, closed: &BTreeMap<Door, String>) -> Status {
         Status {
             view: self.shown,
+            says: self.says,
             local_discriminator: discriminator,
             since: self.since,
             downs: self.downs,
