@@ -1,5 +1,4 @@
 //! What we write, octet by octet.
-#![cfg(feature = "bgp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 use std::collections::BTreeSet;

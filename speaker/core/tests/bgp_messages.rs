@@ -5,7 +5,6 @@
 //! in two, and a line that begins with the name of a message gets its header (marker, length, type); `;` begins a comment.
 //! `>` lines are what comes out: a message each, at last `error CODE/SUBCODE DATA NAME` or `waits N octets`. Every case runs
 //! twice: all bytes at once, and one by one. The bytes come from captures or from the RFCs, never from our own encoder.
-#![cfg(feature = "bgp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 mod golden;
@@ -15,8 +14,7 @@ use std::fmt::Write as _;
 
 use patina_crds::net::Family;
 use patina_speaker_core::bgp::codec::{Negotiated, Reader};
-use patina_speaker_core::bgp::message::{Capabilities, Message, Open, ReceivedUpdate};
-use patina_speaker_core::intent::routes::Prefix;
+use patina_speaker_core::bgp::message::{Capabilities, Message, Open, Prefixes, ReceivedUpdate};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -253,7 +251,8 @@ fn show_open(open: &Open) -> String {
 
 fn show_update(update: &ReceivedUpdate) -> String {
     let mut said = "update".to_owned();
-    let list = |prefixes: &[Prefix]| prefixes.iter().map(Prefix::to_string).collect::<Vec<_>>().join(" ");
+    let list =
+        |prefixes: &Prefixes| prefixes.iter().map(|prefix| prefix.to_string()).collect::<Vec<_>>().join(" ");
     for (prefixes, name) in [(&update.announced, "+"), (&update.withdrawn, "-")] {
         if !prefixes.is_empty() {
             write!(said, " {name} {}", list(prefixes)).unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use patina_crds::config::Community;
 use patina_crds::net::Family;
 
+use super::codec::prefixes;
 use crate::intent::routes::Prefix;
 
 /// `AS_TRANS` (RFC 6793 section 9): stands in two octets for a number that needs four.
@@ -132,13 +133,80 @@ pub enum NextHop {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReceivedUpdate {
     /// Prefixes announced, of families that were negotiated.
-    pub announced: Vec<Prefix>,
+    pub announced: Prefixes,
     /// Prefixes withdrawn, and those that RFC 7606 treats as withdrawn.
-    pub withdrawn: Vec<Prefix>,
+    pub withdrawn: Prefixes,
     /// It marks the end of this family's routes.
     pub end_of_rib: Option<Family>,
     /// What was wrong with its attributes, and was survived (RFC 7606).
     pub tolerated: Option<Tolerated>,
+}
+
+/// Prefixes as they stand on the wire, IPv4 before IPv6: what an UPDATE makes us keep has no more octets than the UPDATE. (As
+/// values, 65,000 default routes would take twenty times as many.)
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Prefixes {
+    v4: Vec<u8>,
+    v6: Vec<u8>,
+}
+
+impl Prefixes {
+    /// None of them, and octets to take more.
+    pub(super) fn with_room(family: Family, octets: usize) -> Self {
+        let mut prefixes = Self::default();
+        prefixes.of(family).reserve_exact(octets);
+        prefixes
+    }
+
+    /// Adds one.
+    pub(super) fn push(&mut self, prefix: &Prefix) {
+        prefixes::encode(prefix, self.of(Family::of(prefix.address())));
+    }
+
+    /// Moves all of the others here.
+    pub(super) fn append(&mut self, others: Self) {
+        for (family, octets) in [(Family::V4, others.v4), (Family::V6, others.v6)] {
+            let ours = self.of(family);
+            if ours.is_empty() {
+                *ours = octets;
+            } else {
+                ours.reserve_exact(octets.len());
+                ours.extend(octets);
+            }
+        }
+    }
+
+    /// There is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// In the order of the message, IPv4 before IPv6.
+    pub fn iter(&self) -> impl Iterator<Item = Prefix> {
+        prefixes::Iter::new(&self.v4, Family::V4).chain(prefixes::Iter::new(&self.v6, Family::V6)).flatten()
+    }
+
+    fn of(&mut self, family: Family) -> &mut Vec<u8> {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
+impl FromIterator<Prefix> for Prefixes {
+    fn from_iter<T: IntoIterator<Item = Prefix>>(prefixes: T) -> Self {
+        let mut all = Self::default();
+        prefixes.into_iter().for_each(|prefix| all.push(&prefix));
+        all
+    }
+}
+
+impl std::fmt::Debug for Prefixes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
 
 /// Milder than a NOTIFICATION (RFC 7606 section 2).
@@ -189,4 +257,46 @@ pub struct Ends {
     pub other_family: Option<IpAddr>,
     /// The peer's.
     pub remote: IpAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bgp::codec::{Negotiated, Reader};
+
+    /// An UPDATE that announces or withdraws 0.0.0.0/0 as often as it can: an octet each.
+    fn flood(announce: bool) -> Vec<u8> {
+        let attributes = [0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 192, 0, 2, 1];
+        let routes = vec![0; MAX_EXTENDED_MESSAGE - 23 - if announce { attributes.len() } else { 0 }];
+        let mut message = vec![0xff; 18];
+        message.push(2);
+        if announce {
+            message.extend([0, 0, 0, 14]);
+            message.extend(attributes);
+            message.extend(routes);
+        } else {
+            message.extend(u16::try_from(routes.len()).unwrap().to_be_bytes());
+            message.extend(routes);
+            message.extend([0, 0]);
+        }
+        assert_eq!(message.len(), MAX_EXTENDED_MESSAGE);
+        message
+    }
+
+    #[test]
+    fn an_update_is_kept_in_no_more_octets_than_it_has() {
+        for announce in [true, false] {
+            let mut reader = Reader::default();
+            reader.feed(&flood(announce));
+            let negotiated =
+                Negotiated { extended_message: true, families: [Family::V4].into(), ..Negotiated::default() };
+            let Message::Received(update) = reader.next(&negotiated).unwrap().unwrap() else { panic!() };
+            assert_eq!(update.tolerated, None);
+            let all = [&update.announced, &update.withdrawn];
+            assert!(all.iter().map(|prefixes| prefixes.iter().count()).sum::<usize>() > 65_000);
+            let octets: usize =
+                all.iter().map(|prefixes| prefixes.v4.capacity() + prefixes.v6.capacity()).sum();
+            assert!(octets < MAX_EXTENDED_MESSAGE, "{octets}");
+        }
+    }
 }

@@ -87,28 +87,34 @@ impl<'a> Raw<'a> {
 }
 
 /// What is wrong with an attribute, and was not bad enough to end the session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fault<'a> {
     pub(super) how: Tolerance,
     pub(super) attribute: u8,
     pub(super) why: &'static str,
-    /// What RFC 4271 had said about it, for where RFC 7606 gives up (section 5.2).
-    pub(super) notification: Notification,
+    /// What RFC 4271 had told the peer about it.
+    subcode: u8,
+    data: &'a [u8],
 }
 
-impl Fault {
-    pub(super) fn new(how: Tolerance, attribute: u8, why: &'static str, notification: Notification) -> Self {
-        Self { how, attribute, why, notification }
+impl<'a> Fault<'a> {
+    pub(super) fn new(how: Tolerance, attribute: u8, why: &'static str, subcode: u8, data: &'a [u8]) -> Self {
+        Self { how, attribute, why, subcode, data }
     }
 
     /// Something to say that RFC 4271 would not have ended the session for.
     pub(super) fn note(attribute: u8, why: &'static str) -> Self {
-        Self::new(AttributeDiscard, attribute, why, update_error(0, Vec::new()))
+        Self::new(AttributeDiscard, attribute, why, 0, &[])
+    }
+
+    /// For where RFC 7606 gives up (section 5.2).
+    pub(super) fn notification(&self) -> Notification {
+        update_error(self.subcode, self.data.to_vec())
     }
 }
 
-impl From<Fault> for Tolerated {
-    fn from(fault: Fault) -> Self {
+impl From<Fault<'_>> for Tolerated {
+    fn from(fault: Fault<'_>) -> Self {
         Self { how: fault.how, attribute: fault.attribute, why: fault.why.to_owned() }
     }
 }
@@ -167,7 +173,10 @@ fn rule(code: u8, negotiated: &Negotiated) -> Option<Rule> {
 /// Judges an attribute other than those of RFC 4760.
 ///
 /// `Err`: the session has to end.
-pub(super) fn check(attribute: &Raw<'_>, negotiated: &Negotiated) -> Result<Option<Fault>, Notification> {
+pub(super) fn check<'a>(
+    attribute: &Raw<'a>,
+    negotiated: &Negotiated,
+) -> Result<Option<Fault<'a>>, Notification> {
     let Some(rule) = rule(attribute.code, negotiated) else {
         // RFC 4271 section 6.3: "If any of the well-known mandatory attributes are not recognized, then the Error Subcode
         // MUST be set to Unrecognized Well-known Attribute. The Data field MUST contain the unrecognized attribute".
@@ -182,10 +191,9 @@ pub(super) fn check(attribute: &Raw<'_>, negotiated: &Negotiated) -> Result<Opti
     Ok(judge(attribute, &rule, negotiated).err())
 }
 
-fn judge(attribute: &Raw<'_>, rule: &Rule, negotiated: &Negotiated) -> Result<(), Fault> {
+fn judge<'a>(attribute: &Raw<'a>, rule: &Rule, negotiated: &Negotiated) -> Result<(), Fault<'a>> {
     let code = attribute.code;
-    let fault =
-        |how, subcode, why| Err(Fault::new(how, code, why, update_error(subcode, attribute.whole.to_vec())));
+    let fault = |how, subcode, why| Err(Fault::new(how, code, why, subcode, attribute.whole));
     match code {
         // 7.5, 7.9, 7.10: "if received from an external neighbor, it SHALL be discarded using the approach of "attribute
         // discard"", before anything else about it matters.
@@ -206,7 +214,7 @@ fn judge(attribute: &Raw<'_>, rule: &Rule, negotiated: &Negotiated) -> Result<()
     let length = attribute.value.len();
     let fits = match rule.length {
         Length::Exactly(octets) => length == octets,
-        Length::Multiple(octets) => length > 0 && length % octets == 0,
+        Length::Multiple(octets) => length > 0 && length.is_multiple_of(octets),
         Length::Any => true,
     };
     if !fits {
@@ -222,7 +230,7 @@ fn judge(attribute: &Raw<'_>, rule: &Rule, negotiated: &Negotiated) -> Result<()
         (AS_PATH, path) => match check_path(path, negotiated.four_octet_asn) {
             Ok(()) => Ok(()),
             // "... Malformed AS_PATH" has no data.
-            Err(why) => Err(Fault::new(rule.how, code, why, update_error(subcode::AS_PATH, Vec::new()))),
+            Err(why) => Err(Fault::new(rule.how, code, why, subcode::AS_PATH, &[])),
         },
         (AS4_PATH, path) => match check_path(path, true) {
             Ok(()) => Ok(()),

@@ -8,8 +8,8 @@
 //!  Message ──> encode ──> whole messages: one, or for an UPDATE as many as its prefixes need
 //! ```
 //!
-//! Reading is total: no input panics or leaves the stream out of step, and what a message makes us keep is bounded by its
-//! size. It is ours and not the wire library's, because a verdict of RFC 7606 needs what a library's parser throws away
+//! Reading is total: no input panics or leaves the stream out of step, and what a message makes us keep is no larger than
+//! it is. It is ours and not the wire library's, because a verdict of RFC 7606 needs what a library's parser throws away
 //! (where an attribute ends whose value is wrong, its flags, which one was first), and RFC 5492's tolerance needs each
 //! family of a capability looked at for itself. Writing uses `netgauze-bgp-pkt` for capabilities and path attributes; the
 //! tests ask it and `bgp-rs` for a second opinion on what we read.
@@ -20,7 +20,7 @@ mod emit;
 mod frame;
 mod notification;
 mod open;
-mod prefixes;
+pub(super) mod prefixes;
 mod update;
 
 use std::collections::BTreeSet;

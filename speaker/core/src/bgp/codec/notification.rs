@@ -193,60 +193,13 @@ impl Notification {
         }
         Some(String::from_utf8_lossy(text).chars().map(harmless).collect())
     }
-
-    fn words(&self) -> Option<&'static str> {
-        Some(match (self.code, self.subcode) {
-            (1, 0) => "Message Header Error",
-            (1, 1) => "Connection Not Synchronized",
-            (1, 2) => "Bad Message Length",
-            (1, 3) => "Bad Message Type",
-            (2, 0) => "OPEN Message Error",
-            (2, 1) => "Unsupported Version Number",
-            (2, 2) => "Bad Peer AS",
-            (2, 3) => "Bad BGP Identifier",
-            (2, 4) => "Unsupported Optional Parameter",
-            (2, 6) => "Unacceptable Hold Time",
-            (2, 7) => "Unsupported Capability",
-            (2, 11) => "Role Mismatch",
-            (3, 0) => "UPDATE Message Error",
-            (3, 1) => "Malformed Attribute List",
-            (3, 2) => "Unrecognized Well-known Attribute",
-            (3, 3) => "Missing Well-known Attribute",
-            (3, 4) => "Attribute Flags Error",
-            (3, 5) => "Attribute Length Error",
-            (3, 6) => "Invalid ORIGIN Attribute",
-            (3, 8) => "Invalid NEXT_HOP Attribute",
-            (3, 9) => "Optional Attribute Error",
-            (3, 10) => "Invalid Network Field",
-            (3, 11) => "Malformed AS_PATH",
-            (4, 0) => "Hold Timer Expired",
-            (5, 0) => "Finite State Machine Error",
-            (5, 1) => "Receive Unexpected Message in OpenSent State",
-            (5, 2) => "Receive Unexpected Message in OpenConfirm State",
-            (5, 3) => "Receive Unexpected Message in Established State",
-            (CEASE, 0) => "Cease",
-            (CEASE, 1) => "Maximum Number of Prefixes Reached",
-            (CEASE, SHUTDOWN) => "Administrative Shutdown",
-            (CEASE, 3) => "Peer De-configured",
-            (CEASE, RESET) => "Administrative Reset",
-            (CEASE, 5) => "Connection Rejected",
-            (CEASE, 6) => "Other Configuration Change",
-            (CEASE, 7) => "Connection Collision Resolution",
-            (CEASE, 8) => "Out of Resources",
-            (CEASE, HARD_RESET) => "Hard Reset",
-            (CEASE, 10) => "BFD Down",
-            (7, 0) => "ROUTE-REFRESH Message Error",
-            (7, 1) => "Invalid Message Length",
-            (8, 0) => "Send Hold Timer Expired",
-            _ => return None,
-        })
-    }
 }
 
 /// One line: the name of the error, its numbers, and what the data says where it says something to people.
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}/{})", self.words().unwrap_or("unknown error"), self.code, self.subcode)?;
+        let words = words(self.code, self.subcode).or_else(|| words(self.code, 0));
+        write!(f, "{} ({}/{})", words.unwrap_or("unknown error"), self.code, self.subcode)?;
         if let Some(text) = self.text() {
             write!(f, ": \"{text}\"")?;
         }
@@ -269,6 +222,57 @@ impl fmt::Display for Notification {
             _ => Ok(()),
         }
     }
+}
+
+/// What the RFCs call it.
+fn words(code: u8, subcode: u8) -> Option<&'static str> {
+    Some(match (code, subcode) {
+        (1, 0) => "Message Header Error",
+        (1, 1) => "Connection Not Synchronized",
+        (1, 2) => "Bad Message Length",
+        (1, 3) => "Bad Message Type",
+        (2, 0) => "OPEN Message Error",
+        (2, 1) => "Unsupported Version Number",
+        (2, 2) => "Bad Peer AS",
+        (2, 3) => "Bad BGP Identifier",
+        (2, 4) => "Unsupported Optional Parameter",
+        (2, 5) => "Authentication Failure", // of RFC 1771
+        (2, 6) => "Unacceptable Hold Time",
+        (2, 7) => "Unsupported Capability",
+        (2, 11) => "Role Mismatch",
+        (3, 0) => "UPDATE Message Error",
+        (3, 1) => "Malformed Attribute List",
+        (3, 2) => "Unrecognized Well-known Attribute",
+        (3, 3) => "Missing Well-known Attribute",
+        (3, 4) => "Attribute Flags Error",
+        (3, 5) => "Attribute Length Error",
+        (3, 6) => "Invalid ORIGIN Attribute",
+        (3, 7) => "AS Routing Loop", // of RFC 1771
+        (3, 8) => "Invalid NEXT_HOP Attribute",
+        (3, 9) => "Optional Attribute Error",
+        (3, 10) => "Invalid Network Field",
+        (3, 11) => "Malformed AS_PATH",
+        (4, 0) => "Hold Timer Expired",
+        (5, 0) => "Finite State Machine Error",
+        (5, 1) => "Receive Unexpected Message in OpenSent State",
+        (5, 2) => "Receive Unexpected Message in OpenConfirm State",
+        (5, 3) => "Receive Unexpected Message in Established State",
+        (CEASE, 0) => "Cease",
+        (CEASE, 1) => "Maximum Number of Prefixes Reached",
+        (CEASE, SHUTDOWN) => "Administrative Shutdown",
+        (CEASE, 3) => "Peer De-configured",
+        (CEASE, RESET) => "Administrative Reset",
+        (CEASE, 5) => "Connection Rejected",
+        (CEASE, 6) => "Other Configuration Change",
+        (CEASE, 7) => "Connection Collision Resolution",
+        (CEASE, 8) => "Out of Resources",
+        (CEASE, HARD_RESET) => "Hard Reset",
+        (CEASE, 10) => "BFD Down",
+        (7, 0) => "ROUTE-REFRESH Message Error",
+        (7, 1) => "Invalid Message Length",
+        (8, 0) => "Send Hold Timer Expired",
+        _ => return None,
+    })
 }
 
 /// Length and text of RFC 9003; nothing for no text.

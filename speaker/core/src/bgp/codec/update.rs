@@ -9,8 +9,7 @@ use super::attributes::{
 };
 use super::{Negotiated, family, prefixes};
 use crate::bgp::message::Tolerance::TreatAsWithdraw;
-use crate::bgp::message::{Notification, ReceivedUpdate};
-use crate::intent::routes::Prefix;
+use crate::bgp::message::{Notification, Prefixes, ReceivedUpdate};
 
 /// Reads an UPDATE's body.
 ///
@@ -26,60 +25,80 @@ pub(super) fn read(body: &[u8], negotiated: &Negotiated) -> Result<ReceivedUpdat
     let fields = Fields::split(body).ok_or_else(|| update_error(subcode::LIST, Vec::new()))?;
     let mut update = ReceivedUpdate::default();
     // RFC 7606 section 3 (j): prefixes first. Without all of them nothing can be treated as withdrawn.
-    let withdrawn = networks(fields.withdrawn)?;
-    let announced = networks(fields.announced)?;
+    let withdrawn = prefixes::read(fields.withdrawn, Family::V4).map_err(invalid_network)?;
+    let (announced, multicast) =
+        prefixes::read_unicast(fields.announced, Family::V4).map_err(invalid_network)?;
     let attributes = Attributes::read(fields.attributes, negotiated)?;
     let mut fault = attributes.fault;
     let has_ipv4 = negotiated.families.contains(&Family::V4);
-    let is_empty = withdrawn.is_empty() && announced.is_empty();
-    let reaches = !announced.is_empty() || attributes.reach.as_ref().is_some_and(|reach| reach.reaches);
 
-    if reaches {
-        // 3 (d): "If any of the well-known mandatory attributes are not present in an UPDATE message, then
-        // "treat-as-withdraw" MUST be used."
-        let missing = |code: &u8| !attributes.seen.contains(*code);
-        let mut mandatory = vec![ORIGIN, AS_PATH];
-        mandatory.extend((!announced.is_empty()).then_some(NEXT_HOP));
-        mandatory.extend(negotiated.internal.then_some(LOCAL_PREF)); // RFC 4271 section 5.1.5
-        if let Some(code) = mandatory.into_iter().find(missing) {
-            let error = update_error(subcode::MISSING, vec![code]);
-            strongest(&mut fault, Fault::new(TreatAsWithdraw, code, "it is missing", error));
-        }
-    } else if let Some(fault) = fault.take_if(|fault| attributes.others && fault.how == TreatAsWithdraw) {
-        // 5.2: "if an UPDATE message is encountered that does contain path attributes other than MP_UNREACH_NLRI and
-        // doesn't encode any reachable NLRI, we cannot be confident that the NLRI have been successfully parsed ... if
-        // any encountered error specifies an error-handling approach other than "attribute discard", then the "session
-        // reset" approach MUST be used."
-        return Err(fault.notification);
+    if let Some(code) = missing(&fields, &attributes, negotiated) {
+        let why = "it is missing";
+        strongest(&mut fault, Fault::new(TreatAsWithdraw, code, why, subcode::MISSING, &[]));
+    }
+    // RFC 7606 section 5.2: "if an UPDATE message is encountered that does contain path attributes other than
+    // MP_UNREACH_NLRI and doesn't encode any reachable NLRI, we cannot be confident that the NLRI have been successfully
+    // parsed ... if any encountered error specifies an error-handling approach other than "attribute discard", then the
+    // "session reset" approach MUST be used."
+    if let Some(fault) = fault
+        && fault.how == TreatAsWithdraw
+        && !reaches(&fields, &attributes)
+    {
+        return Err(fault.notification());
     }
 
-    // RFC 4724 section 2: "an UPDATE message with no reachable Network Layer Reachability Information (NLRI) and empty
-    // withdrawn NLRI"; for others than IPv4 unicast one "that contains only the MP_UNREACH_NLRI attribute".
-    if is_empty && fields.attributes.is_empty() {
-        update.end_of_rib = has_ipv4.then_some(Family::V4);
-    } else if is_empty && !attributes.others {
-        update.end_of_rib = attributes.end_of_rib;
-    }
-
+    update.end_of_rib =
+        end_of_rib(&fields, &attributes).filter(|family| negotiated.families.contains(family));
     if has_ipv4 {
         update.withdrawn = withdrawn;
         update.announced = announced;
-    } else if !is_empty {
+    } else if !fields.withdrawn.is_empty() || !fields.announced.is_empty() {
         strongest(&mut fault, Fault::note(0, "IPv4 unicast was not negotiated"));
     }
-    update.withdrawn.extend(attributes.unreach);
-    update.announced.extend(attributes.reach.map(|reach| reach.prefixes).unwrap_or_default());
-    let before = update.announced.len();
-    update.announced.retain(prefixes::is_unicast);
-    if update.announced.len() < before {
+    update.withdrawn.append(attributes.unreach);
+    let reach = attributes.reach.unwrap_or_default();
+    update.announced.append(reach.prefixes);
+    if multicast && has_ipv4 || reach.multicast {
         // RFC 4271 section 6.3: "an error SHOULD be logged locally, and the prefix SHOULD be ignored."
         strongest(&mut fault, Fault::note(0, "a prefix is not of unicast addresses"));
     }
     if fault.as_ref().is_some_and(|fault| fault.how == TreatAsWithdraw) {
-        update.withdrawn.append(&mut update.announced);
+        let announced = std::mem::take(&mut update.announced);
+        update.withdrawn.append(announced);
     }
     update.tolerated = fault.map(Into::into);
     Ok(update)
+}
+
+/// Whether it announces something, as far as that can be seen.
+fn reaches(fields: &Fields<'_>, attributes: &Attributes<'_>) -> bool {
+    !fields.announced.is_empty() || attributes.reach.as_ref().is_some_and(|reach| reach.reaches)
+}
+
+/// RFC 7606 section 3 (d): "If any of the well-known mandatory attributes are not present in an UPDATE message, then
+/// "treat-as-withdraw" MUST be used." They are mandatory for what is announced.
+fn missing(fields: &Fields<'_>, attributes: &Attributes<'_>, negotiated: &Negotiated) -> Option<u8> {
+    let mandatory = [
+        (ORIGIN, true),
+        (AS_PATH, true),
+        (NEXT_HOP, !fields.announced.is_empty()), // else it is in MP_REACH_NLRI
+        (LOCAL_PREF, negotiated.internal),        // RFC 4271 section 5.1.5
+    ];
+    let mut missing =
+        mandatory.iter().filter(|(code, mandatory)| *mandatory && !attributes.seen.contains(*code));
+    missing.next().filter(|_| reaches(fields, attributes)).map(|(code, _)| *code)
+}
+
+/// RFC 4724 section 2: "an UPDATE message with no reachable Network Layer Reachability Information (NLRI) and empty withdrawn
+/// NLRI"; for others than IPv4 unicast one "that contains only the MP_UNREACH_NLRI attribute".
+fn end_of_rib(fields: &Fields<'_>, attributes: &Attributes<'_>) -> Option<Family> {
+    if !fields.withdrawn.is_empty() || !fields.announced.is_empty() || attributes.others {
+        None
+    } else if fields.attributes.is_empty() {
+        Some(Family::V4)
+    } else {
+        attributes.end_of_rib
+    }
 }
 
 struct Fields<'a> {
@@ -102,27 +121,27 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Prefixes of one of the fields that are not attributes. RFC 7606 section 3 (i), 5.3; RFC 4271 section 6.3: "the NLRI field
-/// ... syntactically incorrect, then the Error Subcode MUST be set to Invalid Network Field."
-fn networks(field: &[u8]) -> Result<Vec<Prefix>, Notification> {
-    prefixes::read(field, Family::V4).map_err(|_| update_error(subcode::NETWORK, Vec::new()))
+/// Of the fields that are no attributes. RFC 7606 section 3 (i), 5.3; RFC 4271 section 6.3: "the NLRI field ... syntactically
+/// incorrect, then the Error Subcode MUST be set to Invalid Network Field."
+fn invalid_network(_: &str) -> Notification {
+    update_error(subcode::NETWORK, Vec::new())
 }
 
 /// What all attributes together say.
 #[derive(Default)]
-struct Attributes {
+struct Attributes<'a> {
     seen: Codes,
     /// There are others than MP_UNREACH_NLRI.
     others: bool,
     reach: Option<Reach>,
-    unreach: Vec<Prefix>,
+    unreach: Prefixes,
     /// MP_UNREACH_NLRI of this family withdraws nothing.
     end_of_rib: Option<Family>,
-    fault: Option<Fault>,
+    fault: Option<Fault<'a>>,
 }
 
-impl Attributes {
-    fn read(mut field: &[u8], negotiated: &Negotiated) -> Result<Self, Notification> {
+impl<'a> Attributes<'a> {
+    fn read(mut field: &'a [u8], negotiated: &Negotiated) -> Result<Self, Notification> {
         let mut all = Self::default();
         while !field.is_empty() {
             let Some((attribute, rest)) = Raw::split(field) else {
@@ -130,8 +149,8 @@ impl Attributes {
                 // Length to be exceeded", or "fewer than three octets remain": "the "treat-as-withdraw" approach MUST be
                 // used", and the NLRI are where Total Attribute Length says.
                 all.others = true;
-                let error = update_error(subcode::LIST, Vec::new());
-                all.add(Fault::new(TreatAsWithdraw, 0, "the last attribute is cut off", error));
+                let why = "the last attribute is cut off";
+                all.add(Fault::new(TreatAsWithdraw, 0, why, subcode::LIST, &[]));
                 break;
             };
             field = rest;
@@ -166,7 +185,7 @@ impl Attributes {
         Ok(all)
     }
 
-    fn add(&mut self, fault: Fault) {
+    fn add(&mut self, fault: Fault<'a>) {
         strongest(&mut self.fault, fault);
     }
 
@@ -201,8 +220,11 @@ impl Attributes {
 /// | reserved      | NLRI ...
 /// +---------------+---------------+
 /// ```
+#[derive(Default)]
 struct Reach {
-    prefixes: Vec<Prefix>,
+    prefixes: Prefixes,
+    /// There were others, not of unicast addresses.
+    multicast: bool,
     /// It announces something, also where that is of a family that we do not read.
     reaches: bool,
     /// Its family was not negotiated, and its prefixes were not read.
@@ -223,7 +245,7 @@ impl Reach {
             return Err(incorrect());
         }
         let Some(family) = negotiated_family(u16::from_be_bytes([a, b]), safi, negotiated) else {
-            return Ok(Self { prefixes: Vec::new(), reaches: !field.is_empty(), foreign: true });
+            return Ok(Self { reaches: !field.is_empty(), foreign: true, ..Self::default() });
         };
         // 16, or 32 with a link-local one (RFC 2545 section 3); for IPv4 only where RFC 8950 was negotiated.
         let fits = match family {
@@ -233,8 +255,8 @@ impl Reach {
         if !fits {
             return Err(incorrect());
         }
-        let prefixes = prefixes::read(field, family).map_err(|_| incorrect())?;
-        Ok(Self { reaches: !prefixes.is_empty(), prefixes, foreign: false })
+        let (prefixes, multicast) = prefixes::read_unicast(field, family).map_err(|_| incorrect())?;
+        Ok(Self { prefixes, multicast, reaches: !field.is_empty(), foreign: false })
     }
 }
 
@@ -249,7 +271,7 @@ fn negotiated_family(afi: u16, safi: u8, negotiated: &Negotiated) -> Option<Fami
 }
 
 /// RFC 7606 section 3 (h): "the approach with the strongest action MUST be used". Of equals the first is told.
-fn strongest(fault: &mut Option<Fault>, new: Fault) {
+fn strongest<'a>(fault: &mut Option<Fault<'a>>, new: Fault<'a>) {
     if fault.as_ref().is_none_or(|old| old.how < new.how) {
         *fault = Some(new);
     }

@@ -144,12 +144,12 @@ impl Fsm {
     fn updated(&mut self, now: Instant, link: Link, update: ReceivedUpdate) {
         let Some(connection) = self.links.get_mut(&link) else { return };
         connection.restart_hold(now);
-        for prefix in &update.withdrawn {
-            connection.received.remove(prefix);
+        for prefix in update.withdrawn.iter() {
+            connection.received.remove(&prefix);
         }
         // An UPDATE names at most what fits a message, so the set grows little beyond the limit before it is looked at.
-        let last = update.announced.last().map(|prefix| Family::of(prefix.address()));
-        connection.received.extend(update.announced);
+        let last = update.announced.iter().last().map(|prefix| Family::of(prefix.address()));
+        connection.received.extend(update.announced.iter());
         let received = connection.received.len();
         if let Some(tolerated) = update.tolerated {
             let text = format!("attribute {}: {} ({:?})", tolerated.attribute, tolerated.why, tolerated.how);
