@@ -1,5 +1,4 @@
 //! Whatever happens to a BGP peer's machine, in whatever order: what always holds. proptest prints the case and its seed.
-#![cfg(feature = "bgp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 use std::collections::BTreeSet;
@@ -260,13 +259,12 @@ impl World {
                     Said::Keepalive => Happening::Message(link, Message::Keepalive),
                     Said::Update(which) => {
                         let prefix = Prefix::containing(Ipv4Addr::new(198, 51, which, 0).into(), 24);
-                        let (mut announced, mut withdrawn) = (Vec::new(), Vec::new());
-                        if which % 3 == 0 {
-                            withdrawn.push(prefix)
+                        let prefixes = std::iter::once(prefix).collect();
+                        let update = if which.is_multiple_of(3) {
+                            ReceivedUpdate { withdrawn: prefixes, ..ReceivedUpdate::default() }
                         } else {
-                            announced.push(prefix)
-                        }
-                        let update = ReceivedUpdate { announced, withdrawn, ..ReceivedUpdate::default() };
+                            ReceivedUpdate { announced: prefixes, ..ReceivedUpdate::default() }
+                        };
                         Happening::Message(link, Message::Received(update))
                     }
                     Said::Refresh(which) => {

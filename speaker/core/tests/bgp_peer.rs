@@ -3,7 +3,6 @@
 //!
 //! Events carry the numbers of RFC 4271 section 8.1. The peer is 192.0.2.2, AS 64501, identifier 10.0.0.2; we are 10.0.0.1, AS
 //! 64500. `ours1` is our first connection, `theirs1` the peer's. A state is reached over `ours1` unless it says otherwise.
-#![cfg(feature = "bgp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 mod golden;
@@ -19,7 +18,8 @@ use patina_speaker_core::bgp::message::{
 };
 use patina_speaker_core::bgp::peer::fsm::{Fsm, Happening};
 use patina_speaker_core::bgp::peer::{Bfd, Event, Link, Output, Settings, Side, State, Stop, Why};
-use patina_speaker_core::bgp::rib::Table;
+use patina_speaker_core::bgp::rib::{Table, Wanted};
+use patina_speaker_core::intent::routes::Prefix;
 
 const OURS: Link = Link { side: Side::Ours, number: 1 };
 const THEIRS: Link = Link { side: Side::Theirs, number: 1 };
@@ -69,6 +69,85 @@ fn the_table_has_every_event_in_every_state() {
             "27", "28", "29",
         ] {
             assert!(rows.contains(&(state, event)), "no row for event {event} in {state}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_asks_again_gets_everything_again_between_two_marks_and_not_before_the_first_time_is_over() {
+    let mut run = Run::new(settings());
+    run.reach("OpenConfirm");
+    run.want(3);
+    run.said();
+    run.message(OURS, Message::Keepalive);
+    run.event("ROUTE-REFRESH");
+    run.event("ROUTE-REFRESH");
+    let first = "up, ours1 < 3 routes, ours1 < End-of-RIB IPv4";
+    let again = "ours1 < ROUTE-REFRESH 1, ours1 < 3 routes, ours1 < ROUTE-REFRESH 2";
+    assert_eq!(run.said(), format!("{first}, {again}"));
+    run.event("ROUTE-REFRESH");
+    assert_eq!(run.said(), again);
+    // It asks while it is answered: once more, after that, and not more often than that.
+    run.event("ROUTE-REFRESH");
+    let mut said = vec![run.fsm.poll_message(run.now, OURS).map(|message| words(&message)).unwrap()];
+    for _ in 0..5 {
+        run.event("ROUTE-REFRESH");
+    }
+    said.push(run.said());
+    let (rest, whole) = (again.replace("ours1 < ROUTE-REFRESH 1, ", ""), again);
+    assert_eq!(said, ["ROUTE-REFRESH 1".to_owned(), format!("{rest}, {whole}")]);
+}
+
+#[test]
+fn that_we_have_restarted_is_said_until_the_peer_has_heard_everything_once() {
+    let mut settings = settings();
+    set(&mut settings, "graceful restart, restarted");
+    let mut run = Run::new(settings);
+    let mut link = OURS;
+    let mut opens = Vec::new();
+    run.handle(Happening::Start);
+    for told in [false, false, true, true] {
+        run.handle(Happening::Connected(link, ends()));
+        opens.push(run.said());
+        run.message(link, Message::Open(run.open()));
+        run.message(link, Message::Keepalive);
+        if told {
+            while run.fsm.poll_message(run.now, link).is_some() {}
+        }
+        run.handle(Happening::Lost(link, "reset".into()));
+        run.now = run.fsm.poll_timeout().unwrap();
+        run.fsm.handle_timeout(run.now);
+        link.number += 1;
+    }
+    let flags: Vec<char> = opens.iter().map(|said| said.chars().last().unwrap()).collect();
+    assert_eq!(flags, ['1', '1', '1', '0'], "{opens:?}");
+}
+
+#[test]
+fn no_route_and_no_end_of_routes_goes_out_before_it_is_known_what_is_wanted() {
+    let mut run = Run { fsm: Fsm::new(settings()), ..Run::new(settings()) };
+    run.reach("OpenConfirm");
+    run.said();
+    run.message(OURS, Message::Keepalive);
+    assert_eq!(run.said(), "up");
+    run.want(2);
+    assert_eq!(run.said(), "ours1 < 2 routes, ours1 < End-of-RIB IPv4");
+}
+
+#[test]
+fn jitter_and_back_off_stay_in_their_bounds() {
+    for seed in 0..50 {
+        let mut run = Run::new(Settings { seed, ..settings() });
+        run.handle(Happening::Start);
+        let mut link = OURS;
+        for pause in [4, 8, 16, 32, 64, 120, 120] {
+            run.handle(Happening::Lost(link, "refused".into()));
+            let waits = run.fsm.poll_timeout().unwrap() - run.now;
+            let most = Duration::from_secs(pause);
+            assert!(waits <= most && waits >= most * 3 / 4, "seed {seed}: {waits:?} of {most:?}");
+            run.now += waits;
+            run.fsm.handle_timeout(run.now);
+            link.number += 1;
         }
     }
 }
@@ -169,6 +248,12 @@ impl Run {
         self.handle(Happening::Message(link, message));
     }
 
+    fn want(&mut self, count: u8) {
+        let wanted = std::sync::Arc::new(Wanted::default());
+        let route = |n| (Prefix::containing(Ipv4Addr::new(203, 0, 113, n).into(), 32), wanted.clone());
+        self.handle(Happening::Want((0..count).map(route).collect()));
+    }
+
     fn open(&self) -> Open {
         let mut open = open();
         if self.graceful {
@@ -207,8 +292,10 @@ impl Run {
                 return self.message(OURS, Message::Keepalive);
             }
             "Active" => {
-                let passive = self.fsm.state() == State::Active;
-                return if passive { () } else { self.handle(Happening::Lost(OURS, "refused".into())) };
+                if self.fsm.state() != State::Active {
+                    self.handle(Happening::Lost(OURS, "refused".into()));
+                }
+                return;
             }
             _ => self.handle(Happening::Connected(link, ends())),
         }
@@ -236,12 +323,11 @@ impl Run {
             change(&mut open);
             Message::Open(open)
         };
-        let withdrawn = Vec::new();
         let update = |announced: &[&str]| {
             let prefix =
                 |ip: &&str| patina_speaker_core::intent::routes::Prefix::containing(ip.parse().unwrap(), 24);
             let announced = announced.iter().map(prefix).collect();
-            Message::Received(ReceivedUpdate { announced, withdrawn, ..ReceivedUpdate::default() })
+            Message::Received(ReceivedUpdate { announced, ..ReceivedUpdate::default() })
         };
         match event {
             "1 ManualStart" => self.handle(Happening::Start),
@@ -391,7 +477,8 @@ impl Run {
                 Output::Event(event) => said.push(format!("{event:?}")),
             }
         }
-        for link in [OURS, Link { number: 2, ..OURS }, THEIRS, AGAIN] {
+        let ours = (1..5).map(|number| Link { number, ..OURS });
+        for link in ours.chain([THEIRS, AGAIN]) {
             self.messages(link, &mut said);
         }
         while self.fsm.poll_output().is_some() {}
@@ -429,6 +516,7 @@ fn words(message: &Message) -> String {
         Message::Notification(n) => format!("NOTIFICATION {}/{} {:?}", n.code, n.subcode, n.data),
         Message::Keepalive => "KEEPALIVE".to_owned(),
         Message::RouteRefresh { subtype, .. } => format!("ROUTE-REFRESH {subtype}"),
+        Message::Update(Update::Reach { prefixes, .. }) => format!("{} routes", prefixes.len()),
         Message::Update(Update::EndOfRib(family)) => format!("End-of-RIB {family}"),
         other => format!("{other:?}"),
     }

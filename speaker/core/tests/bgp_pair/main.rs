@@ -1,5 +1,4 @@
 //! Two whole BGP speakers talk to each other, in bytes, under a virtual clock.
-#![cfg(feature = "bgp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed expectation is a failed test
 
 mod wires;
@@ -8,9 +7,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use patina_crds::config::Community;
+use patina_crds::config::{Community, PeerAsn};
 use patina_crds::net::Family;
-use patina_speaker_core::bgp::peer::{Direction, Event, Input, MessageType, State, Stop, Why};
+use patina_speaker_core::bgp::peer::{Bfd, Direction, Event, Input, MessageType, State, Stop, Why};
 use patina_speaker_core::bgp::rib::{Table, Wanted};
 use patina_speaker_core::intent::routes::Prefix;
 use wires::{Wires, settings};
@@ -118,14 +117,14 @@ fn a_silent_loss_is_known_after_the_hold_time_and_mended() {
         let mut wires = started(seed);
         wires.input(1, Input::Want(table(7)));
         wires.pass(10 * SECOND);
-        wires.cut = true;
+        wires.cut(true);
         let since = wires.elapsed();
         assert!(wires.until(100 * SECOND, |w| w.state(0) != State::Established), "seed {seed}");
         let took = wires.elapsed() - since;
         assert!(took >= 60 * SECOND && took <= 90 * SECOND, "seed {seed}: {took:?}");
         assert!(matches!(downs(&wires, 0).last(), Some(Why::Sent(n)) if n.code == 4), "seed {seed}");
         wires.pass(100 * SECOND);
-        wires.cut = false;
+        wires.cut(false);
         assert!(wires.until(130 * SECOND, Wires::up), "seed {seed}: {:?}", wires.told);
         wires.pass(SECOND);
         assert_eq!(received(&wires, 0), 7, "seed {seed}");
@@ -259,4 +258,153 @@ fn too_many_prefixes_end_the_session_and_it_does_not_oscillate() {
         .filter(|why| matches!(why, Why::Sent(n) if (n.code, n.subcode) == (6, 1)));
     let count = downs.count();
     assert!((2..=4).contains(&count), "{count} times in ten minutes");
+}
+
+/// Whatever has happened to the two and to the wires between them: once it stops, both know what the other wants them to.
+#[test]
+fn after_any_trouble_both_find_each_other_again() {
+    let (mut slowest, mut sessions) = (Duration::ZERO, 0);
+    for seed in 0..150_u64 {
+        let mut random = Random(seed);
+        let graceful = random.below(2) == 0;
+        let life = |who, lives: u64| {
+            let mut settings = settings(who, seed.wrapping_mul(1000) + lives);
+            settings.graceful_restart = graceful.then_some(120);
+            settings.restarted = graceful && lives > 0;
+            settings.passive = seed % 5 == 0 && who == 1;
+            settings
+        };
+        let mut wires = Wires::new([life(0, 0), life(1, 0)]);
+        let mut wanted = [0_u32; 2];
+        for who in 0..2 {
+            wires.input(who, Input::Want(table(0)));
+            wires.input(who, Input::Start);
+        }
+        for step in 0..60 {
+            let who = usize::try_from(random.below(2)).unwrap();
+            match random.below(10) {
+                0 => wires.reset(),
+                1 => wires.cut(true),
+                2 => wires.cut(false),
+                3 => wires.latency[who] = Duration::from_millis(random.below(200)),
+                4 | 5 => {
+                    wanted[who] = u32::try_from(random.below(3000)).unwrap();
+                    wires.input(who, Input::Want(table(wanted[who])));
+                }
+                6 => wires.input(who, Input::Drain(random.below(2) == 0)),
+                7 => {
+                    let stop =
+                        if random.below(2) == 0 { Stop::Restart } else { Stop::Shutdown(String::new()) };
+                    wires.input(who, Input::Stop(stop));
+                    wires.pass(Duration::from_millis(random.below(3000)));
+                    wires.input(who, Input::Start);
+                }
+                dies => {
+                    if dies == 8 {
+                        wires.kill(who, life(who, step))
+                    } else {
+                        wires.crash(who, life(who, step))
+                    }
+                    wires.input(who, Input::Want(table(wanted[who])));
+                    wires.input(who, Input::Start);
+                }
+            }
+            let longest = if random.below(4) == 0 { 200_000 } else { 2000 };
+            wires.pass(Duration::from_millis(random.below(longest)));
+        }
+        wires.cut(false);
+        let since = wires.elapsed();
+        let same = |wires: &Wires| {
+            wires.up() && (0..2).all(|who| received(wires, who) == usize::try_from(wanted[1 - who]).unwrap())
+        };
+        assert!(
+            wires.until(400 * SECOND, same),
+            "seed {seed}: {:?}",
+            wires.told.iter().rev().take(30).collect::<Vec<_>>()
+        );
+        slowest = slowest.max(wires.elapsed() - since);
+        sessions += wires.events(0).filter(|event| matches!(event, Event::Up(_))).count();
+        let at = wires.told.len();
+        wires.pass(600 * SECOND);
+        assert!(
+            same(&wires) && !wires.told[at..].iter().any(|told| matches!(told.2, Event::Down(_))),
+            "seed {seed}"
+        );
+    }
+    println!("{sessions} sessions, the slowest recovery took {slowest:?}");
+}
+
+#[test]
+fn with_bfd_strict_on_both_ends_no_session_stands_without_bfd() {
+    let mut both = [settings(0, 8), settings(1, 8)];
+    for settings in &mut both {
+        (settings.bfd, settings.bfd_strict) = (true, true);
+    }
+    let mut wires = Wires::new(both);
+    for who in 0..2 {
+        wires.input(who, Input::Want(table(5)));
+        wires.input(who, Input::Start);
+    }
+    wires.pass(300 * SECOND);
+    assert!(!wires.events(0).chain(wires.events(1)).any(|event| matches!(event, Event::Up(_))));
+    for round in 0..5 {
+        wires.input(0, Input::Bfd(Bfd::Up));
+        wires.pass(Duration::from_millis(700 * round));
+        wires.input(1, Input::Bfd(Bfd::Up));
+        assert!(wires.until(SECOND, Wires::up), "round {round}: {:?}", wires.told);
+        wires.pass(7 * SECOND);
+        assert_eq!(received(&wires, 0), 5);
+        wires.input(0, Input::Bfd(Bfd::Down));
+        wires.input(1, Input::Bfd(Bfd::Down));
+        wires.pass(round as u32 * 20 * SECOND);
+        assert!(!wires.up(), "round {round}");
+    }
+}
+
+#[test]
+fn both_families_go_over_one_unnumbered_session_and_inside_an_as() {
+    let mut both = [settings(0, 9), settings(1, 9)];
+    for settings in &mut both {
+        settings.families = vec![Family::V4, Family::V6];
+        settings.extended_next_hop = true;
+        (settings.asn, settings.peer_asn) = (64500, PeerAsn::Internal);
+    }
+    let mut wires = Wires::new(both);
+    wires.unnumbered = true;
+    let wanted = Arc::new(Wanted::default());
+    let v6 = |n: u128| {
+        (
+            Prefix::containing(std::net::Ipv6Addr::from((0x2001_0db8 << 96) + n).into(), 128),
+            Arc::clone(&wanted),
+        )
+    };
+    let routes: Table = table(1500).iter().cloned().chain((0..700).map(v6)).collect();
+    for who in 0..2 {
+        wires.input(who, Input::Want(routes.clone()));
+        wires.input(who, Input::Start);
+    }
+    assert!(wires.until(60 * SECOND, Wires::up));
+    wires.pass(SECOND);
+    for who in 0..2 {
+        let snapshot = wires.machine(who).snapshot();
+        assert_eq!(snapshot.received, [(Family::V4, 1500), (Family::V6, 700)].into(), "{:?}", wires.told);
+        assert_eq!((snapshot.sent, snapshot.pending), (snapshot.received, 0));
+        for family in [Family::V4, Family::V6] {
+            assert!(wires.events(who).any(|event| *event == Event::InitialDone(family)));
+        }
+        assert!(!wires.events(who).any(|event| matches!(event, Event::Tolerated(_) | Event::NoNextHop(_))));
+    }
+}
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
 }

@@ -4,7 +4,7 @@
 //! the next one, and knows nothing of BGP.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use patina_crds::config::PeerAsn;
@@ -46,6 +46,8 @@ enum Happens {
 #[derive(Debug)]
 struct Wire {
     links: [Option<Link>; 2],
+    /// What is on its way to each end arrives until then: nothing overtakes it.
+    last: [Option<Instant>; 2],
 }
 
 struct Speaker {
@@ -55,18 +57,21 @@ struct Speaker {
 }
 
 pub(crate) struct Wires {
-    pub now: Instant,
+    pub(crate) now: Instant,
     /// Of each direction, in both of which octets stay in order.
-    pub latency: [Duration; 2],
-    /// Nothing arrives, in either direction; TCP keeps nothing for later.
-    pub cut: bool,
+    pub(crate) latency: [Duration; 2],
+    /// The ends have link-local addresses only.
+    pub(crate) unnumbered: bool,
+    /// Nothing arrives, in either direction; what was sent waits, as TCP sends it again.
+    cut: bool,
+    held: Vec<Happens>,
     /// These do not accept.
-    pub deaf: BTreeSet<Who>,
+    pub(crate) deaf: BTreeSet<Who>,
     /// These do not read: what is sent to them stays with the sender.
-    pub stalled: BTreeSet<Who>,
-    pub told: Vec<(Duration, Who, Event)>,
+    pub(crate) stalled: BTreeSet<Who>,
+    pub(crate) told: Vec<(Duration, Who, Event)>,
     /// Octets that each has sent.
-    pub sent: [usize; 2],
+    pub(crate) sent: [usize; 2],
     start: Instant,
     speakers: Vec<Speaker>,
     wires: Vec<Wire>,
@@ -105,7 +110,9 @@ impl Wires {
         Self {
             now: start,
             latency: [Duration::from_millis(1); 2],
+            unnumbered: false,
             cut: false,
+            held: Vec::new(),
             deaf: BTreeSet::new(),
             stalled: BTreeSet::new(),
             told: Vec::new(),
@@ -115,6 +122,15 @@ impl Wires {
             wires: Vec::new(),
             queue: BTreeMap::new(),
             seq: 0,
+        }
+    }
+
+    pub(crate) fn cut(&mut self, cut: bool) {
+        self.cut = cut;
+        if !cut {
+            for happens in std::mem::take(&mut self.held) {
+                self.push(Duration::ZERO, happens);
+            }
         }
     }
 
@@ -219,27 +235,38 @@ impl Wires {
 
     fn push(&mut self, delay: Duration, happens: Happens) {
         self.seq += 1;
-        self.queue.insert((self.now + delay, self.seq), happens);
+        let mut at = self.now + delay;
+        if let Happens::Bytes { wire, to, .. } | Happens::Gone { wire, to } = happens {
+            let last = &mut self.wires[wire].last[to];
+            at = last.map_or(at, |last| at.max(last));
+            *last = Some(at);
+        }
+        self.queue.insert((at, self.seq), happens);
     }
 
     fn happen(&mut self, happens: Happens) {
+        if self.cut {
+            // A SYN that is not answered is an attempt that fails.
+            if !matches!(happens, Happens::Syn { .. }) {
+                self.held.push(happens);
+            }
+            return;
+        }
         match happens {
             Happens::Syn { from, link } => {
                 let to = 1 - from;
                 if self.deaf.contains(&to) {
                     return self.push(self.latency[to], Happens::Refused { who: from, link });
                 }
-                if self.cut {
-                    return;
-                }
                 self.speakers[to].accepted += 1;
                 let theirs = Link { side: Side::Theirs, number: self.speakers[to].accepted };
                 let mut links = [None; 2];
                 links[from] = Some(link);
                 links[to] = Some(theirs);
-                self.wires.push(Wire { links });
+                self.wires.push(Wire { links, last: [None; 2] });
                 self.push(self.latency[to], Happens::Accepted { wire: self.wires.len() - 1 });
-                self.input(to, Input::Connected(theirs, ends(to)));
+                let ends = self.ends(to);
+                self.input(to, Input::Connected(theirs, ends));
             }
             Happens::Accepted { wire } => {
                 let ours = |(who, link): (usize, &Option<Link>)| {
@@ -247,20 +274,18 @@ impl Wires {
                 };
                 let found = self.wires[wire].links.iter().enumerate().find_map(ours);
                 if let Some((who, link)) = found {
-                    self.input(who, Input::Connected(link, ends(who)));
+                    let ends = self.ends(who);
+                    self.input(who, Input::Connected(link, ends));
                 }
             }
             Happens::Refused { who, link } => self.input(who, Input::Lost(link, "connection refused")),
             Happens::Bytes { wire, to, bytes } => match self.wires[wire].links[to] {
-                _ if self.cut => {}
                 Some(link) => self.input(to, Input::Bytes(link, &bytes)),
                 // Nobody is there any more.
                 None => self.push(self.latency[to], Happens::Gone { wire, to: 1 - to }),
             },
             Happens::Gone { wire, to } => {
-                if let Some(link) = self.wires[wire].links[to].take()
-                    && !self.cut
-                {
+                if let Some(link) = self.wires[wire].links[to].take() {
                     self.input(to, Input::Lost(link, "connection reset by peer"));
                 }
             }
@@ -321,10 +346,13 @@ impl Wires {
             assert!(bytes.len() <= 128 * 1024, "{} octets at a time", bytes.len());
             self.sent[who] += bytes.len();
             self.push(self.latency[who], Happens::Bytes { wire, to: 1 - who, bytes });
-            if !self.cut {
-                self.speakers[who].machine.handle(self.now, Input::Sent(link));
-            }
+            self.speakers[who].machine.handle(self.now, Input::Sent(link));
         }
+    }
+
+    fn ends(&self, who: Who) -> Ends {
+        let address = |who| address(who, self.unnumbered);
+        Ends { local: address(who), link_local: None, other_family: None, remote: address(1 - who) }
     }
 
     fn wire(&self, who: Who, link: Link) -> Option<usize> {
@@ -338,8 +366,12 @@ impl Wires {
     }
 }
 
-fn ends(who: Who) -> Ends {
+/// 192.0.2.1 and 192.0.2.2, or fe80::1 and fe80::2.
+fn address(who: Who, unnumbered: bool) -> IpAddr {
     let last = u8::try_from(who).unwrap() + 1;
-    let address = |last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
-    Ends { local: address(last), link_local: None, other_family: None, remote: address(3 - last) }
+    if unnumbered {
+        IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last.into()))
+    } else {
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
+    }
 }

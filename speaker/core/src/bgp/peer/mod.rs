@@ -8,6 +8,9 @@
 //! The driver opens and closes what [`Output`] says, moves bytes, and calls at [`Machine::poll_timeout`]. It hands over bytes
 //! that wait in a socket before it minds a deadline: a hold timer must not expire because we were busy.
 //!
+//! After each input and each deadline it takes all outputs, then what [`Machine::poll_transmit`] has for each link whose earlier
+//! bytes have left, then the outputs again (what was sent is counted), and says [`Input::Sent`] when all has left.
+//!
 //! **Links.** Two connections can exist at once (RFC 4271 section 6.8), and a third one for the moment in which a restarted peer
 //! connects anew (RFC 4724 section 4.2). So each has a number: ours are numbered by the machine in [`Output::Connect`], those of
 //! the peer by the driver, which never uses a number twice. After [`Output::Close`] of a link the driver takes what

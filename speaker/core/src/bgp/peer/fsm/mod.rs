@@ -238,9 +238,16 @@ impl Fsm {
                 for link in self.all_links() {
                     self.confirm(now, link);
                 }
-                // The peer is there: no reason to wait for the timer.
-                if matches!(self.dialer, Dialer::Waiting(_)) {
-                    self.dial(now);
+                // The peer is there: no reason to wait for the timer, or for the SYN that TCP sends ever more rarely.
+                if before != Some(Bfd::Up) {
+                    match self.dialer {
+                        Dialer::Dialing(link, _) => {
+                            self.outputs.push_back(Output::Close(link));
+                            self.dial(now);
+                        }
+                        Dialer::Waiting(_) => self.dial(now),
+                        Dialer::Off | Dialer::Held(_) | Dialer::Passive | Dialer::Connected => {}
+                    }
                 }
             }
             Bfd::Down if before == Some(Bfd::Up) => {
