@@ -1,5 +1,4 @@
 //! The speaker's BFD driver on real wires: with itself, with FRR's bfdd and with BIRD. Needs root.
-#![cfg(feature = "bgp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 
 #[path = "speaker_bfd/alone.rs"]

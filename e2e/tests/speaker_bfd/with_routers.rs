@@ -9,7 +9,7 @@ use patina_e2e::process::Spec;
 use patina_e2e::routers::{Bfd, Kind, Neighbor, Port, Router, RouterConfig};
 use patina_e2e::wait::{self, Seen, secs};
 use patina_speaker::bfd::Key;
-use patina_speaker_core::bfd::{Diagnostic, State};
+use patina_speaker_core::bfd::{Diagnostic, Settings, State};
 
 use crate::us::{Net, Us, key, settings};
 
@@ -41,7 +41,9 @@ impl Frr {
     fn peer(&self, peer: &str, how: &[&str]) {
         let commands = [&["configure terminal", "bfd", peer][..], how, &["end"]].concat();
         let said = self.vtysh(&commands);
-        assert!(!said.contains('%'), "{commands:?}: {said}");
+        // It says so whenever echo is switched on, also for IPv4.
+        let refused = said.replace("% Echo mode works correctly for IPv4", "");
+        assert!(!refused.contains('%'), "{commands:?}: {said}");
     }
 
     fn until(&self, what: &str, is_so: impl Fn(&str) -> bool) {
@@ -135,6 +137,34 @@ fn with_frr_over_ipv4_ipv6_link_local_and_several_hops() {
         assert!(took <= Duration::from_millis(150) + LATE, "{key}: {took:?}");
         println!("{key}: down {took:?} after bfdd was killed");
     }
+}
+
+#[test]
+fn with_frr_and_echo_in_both_directions() {
+    let net = Net::new();
+    let (a, b) = (net.wires.plug("a", 1).unwrap(), net.wires.plug("b", 2).unwrap());
+    let (us, frr) = (Us::start(&a), Frr::start(&net, &b));
+    let key = key(b.v4);
+    us.add(key.clone(), Settings { echo_mode: true, ..settings() });
+    let echo = ["echo-mode", "echo transmit-interval 50", "echo receive-interval 50"];
+    frr.peer(
+        &format!("peer {} local-address {} interface eth0", a.v4, b.v4),
+        &[&FAST[..3], &echo, &FAST[3..]].concat(),
+    );
+    let status = us.until(&key, "echoes", |status| status.view.state == State::Up && status.view.echo);
+    // FRR loops ours, and we loop FRR's: while either is wrong the session does not last.
+    let series = format!("metallb_bfd_echo_packet_input{{peer=\"{}\",vrf=\"\"}}", b.v4);
+    let before = us.metric(&series);
+    wait::until_blocking("200 of ours more", secs(30), || {
+        Ok(Seen::when(us.metric(&series) > before + 200, us.metric(&series)))
+    })
+    .unwrap();
+    let counters = frr.vtysh(&["show bfd peers counters"]);
+    let numbers = counters.lines().filter_map(|line| line.trim().strip_prefix("Echo packet input: "));
+    let theirs: u32 = numbers.filter_map(|text| text.split(' ').next()?.parse::<u32>().ok()).sum();
+    assert!(theirs > 150, "FRR's came back, too: {counters}");
+    let now = us.status(&key).unwrap();
+    assert_eq!((now.since, now.downs), (status.since, 0), "{}", us.metrics());
 }
 
 #[test]

@@ -6,7 +6,6 @@
 //! back, `again` the last one that was sent. `admin down`, `admin up`. `+` lets so many milliseconds pass. After each of these
 //! come lines with `>`: what the machine did (`send`, `echo`, `state`), or why it dropped the packet. The bytes come from a
 //! few lines of Python, never from our own encoder.
-#![cfg(feature = "bgp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is a failed test
 #![allow(clippy::disallowed_methods)] // any instant will do as the origin of a virtual clock
 

@@ -1,5 +1,4 @@
 //! Two BFD sessions against each other under a virtual clock: sentences, each over several seeds.
-#![cfg(feature = "bgp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a failed expectation is a failed test
 #![allow(clippy::disallowed_methods)] // the runner, unlike the core, has an environment and an origin of its clock
 
