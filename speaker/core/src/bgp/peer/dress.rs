@@ -80,7 +80,7 @@ impl Dress for Dressing<'_> {
         })
     }
 
-    fn room(&self, family: Family, attributes: Option<&Attributes>) -> usize {
+    fn room(&self, _family: Family, attributes: Option<&Attributes>) -> usize {
         let whole = if self.with.negotiated.extended_message { MAX_EXTENDED_MESSAGE } else { MAX_MESSAGE };
         // Header 19, and the two lengths of UPDATE.
         let fixed = 19 + 2 + 2;
@@ -89,7 +89,6 @@ impl Dress for Dressing<'_> {
             None => 7,
             Some(attributes) => length(attributes),
         };
-        let _ = family;
         whole.saturating_sub(fixed + beside)
     }
 }
@@ -109,4 +108,146 @@ fn length(attributes: &Attributes) -> usize {
     let origin = HEAD + 1;
     let local_pref = HEAD + 4;
     origin + path + next_hop + local_pref + HEAD + 4 * standard + HEAD + 12 * large
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bgp::codec::{Negotiated, encode};
+    use crate::bgp::message::{Capabilities, Ends, Message, Update};
+    use crate::bgp::peer::{Link, Side};
+    use crate::intent::routes::Prefix;
+
+    fn with(local: &str, link_local: Option<&str>, other_family: Option<&str>) -> Established {
+        Established {
+            link: Link { side: Side::Ours, number: 1 },
+            ends: Ends {
+                local: local.parse().unwrap(),
+                link_local: link_local.map(|ip| ip.parse().unwrap()),
+                other_family: other_family.map(|ip| ip.parse().unwrap()),
+                remote: local.parse().unwrap(),
+            },
+            asn: 64501,
+            router_id: Ipv4Addr::new(10, 0, 0, 2),
+            hold_time: Duration::from_secs(90),
+            theirs: Capabilities::default(),
+            negotiated: Negotiated {
+                four_octet_asn: true,
+                families: BTreeSet::from([Family::V4, Family::V6]),
+                ..Negotiated::default()
+            },
+        }
+    }
+
+    fn hops(with: &Established) -> (Option<NextHop>, Option<NextHop>) {
+        let dressing = Dressing { asn: 64500, with, draining: false };
+        (dressing.next_hop(Family::V4), dressing.next_hop(Family::V6))
+    }
+
+    fn v4(ip: &str) -> Option<NextHop> {
+        Some(NextHop::V4(ip.parse().unwrap()))
+    }
+
+    fn v6(ip: &str, link_local: Option<&str>) -> Option<NextHop> {
+        Some(NextHop::V6(ip.parse().unwrap(), link_local.map(|ip| ip.parse().unwrap())))
+    }
+
+    #[test]
+    fn each_family_has_the_next_hop_that_the_session_can_give() {
+        assert_eq!(hops(&with("192.0.2.1", None, None)), (v4("192.0.2.1"), None));
+        assert_eq!(
+            hops(&with("192.0.2.1", Some("fe80::1"), Some("2001:db8::1"))),
+            (v4("192.0.2.1"), v6("2001:db8::1", Some("fe80::1")))
+        );
+        assert_eq!(hops(&with("2001:db8::1", None, None)), (None, v6("2001:db8::1", None)));
+        assert_eq!(
+            hops(&with("2001:db8::1", Some("fe80::1"), Some("192.0.2.1"))),
+            (v4("192.0.2.1"), v6("2001:db8::1", Some("fe80::1")))
+        );
+        // Unnumbered.
+        let mut unnumbered = with("fe80::1", Some("fe80::1"), None);
+        assert_eq!(hops(&unnumbered), (None, v6("fe80::1", None)));
+        unnumbered.negotiated.ipv4_over_ipv6 = true;
+        assert_eq!(hops(&unnumbered), (v6("fe80::1", None), v6("fe80::1", None)));
+        let dressing = Dressing { asn: 64500, with: &unnumbered, draining: false };
+        assert_eq!(dressing.families_without_next_hop(), []);
+        let alone = with("192.0.2.1", None, None);
+        let dressing = Dressing { asn: 64500, with: &alone, draining: false };
+        assert_eq!(dressing.families_without_next_hop(), [Family::V6]);
+    }
+
+    #[test]
+    fn our_number_and_no_preference_go_out_of_the_as_and_a_preference_stays_inside() {
+        let mut session = with("192.0.2.1", None, None);
+        let dress = |session: &Established, draining, local_pref| {
+            let wanted = Wanted { local_pref, communities: [Community::Standard(1, 2)].into() };
+            Dressing { asn: 64500, with: session, draining }.dress(Family::V4, &wanted).unwrap()
+        };
+        let external = dress(&session, false, Some(200));
+        assert_eq!((external.as_path, external.local_pref), (vec![64500], None));
+        let external = dress(&session, true, Some(200));
+        assert_eq!(external.local_pref, None);
+        assert_eq!(external.communities, [Community::Standard(1, 2), GRACEFUL_SHUTDOWN].into());
+        session.negotiated.internal = true;
+        let internal = dress(&session, false, None);
+        assert_eq!((internal.as_path, internal.local_pref), (vec![], Some(100)));
+        assert_eq!(dress(&session, false, Some(200)).local_pref, Some(200));
+        let draining = dress(&session, true, Some(200));
+        assert_eq!((draining.local_pref, draining.communities.contains(&GRACEFUL_SHUTDOWN)), (Some(0), true));
+    }
+
+    /// What `room` allows is one message on the wire, and not much less than one.
+    #[test]
+    fn as_many_prefixes_as_there_is_room_for_are_one_full_message() {
+        let mut cases = 0;
+        for bits in 0..32_u32 {
+            let mut session = with("2001:db8::1", (bits & 1 != 0).then_some("fe80::1"), Some("192.0.2.1"));
+            session.negotiated.four_octet_asn = bits & 2 != 0;
+            session.negotiated.extended_message = bits & 4 != 0;
+            session.negotiated.ipv4_over_ipv6 = bits & 8 != 0;
+            session.negotiated.internal = bits & 16 != 0;
+            for count in [0, 1, 60, 70] {
+                let communities =
+                    (0..count).flat_map(|n| [Community::Standard(1, n), Community::Large(1, 2, n.into())]);
+                let wanted = Wanted { communities: communities.collect(), local_pref: None };
+                for family in [Family::V4, Family::V6] {
+                    let dressing = Dressing { asn: 4_200_000_000, with: &session, draining: true };
+                    let attributes = dressing.dress(family, &wanted).unwrap();
+                    let (octets, length) = if family == Family::V4 { (5, 32) } else { (17, 128) };
+                    let prefixes = |room: usize| -> Vec<Prefix> {
+                        let address = |n: u32| match family {
+                            Family::V4 => IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n)),
+                            Family::V6 => IpAddr::V6(Ipv6Addr::from(u128::from(n) + (0x2001_0db8 << 96))),
+                        };
+                        (0..u32::try_from(room / octets).unwrap())
+                            .map(|n| Prefix::containing(address(n), length))
+                            .collect()
+                    };
+                    let reach = Update::Reach {
+                        prefixes: prefixes(dressing.room(family, Some(&attributes))),
+                        attributes: attributes.into(),
+                    };
+                    let withdraw = Update::Withdraw(prefixes(dressing.room(family, None)));
+                    for update in [reach, withdraw] {
+                        let mut out = Vec::new();
+                        encode(&Message::Update(update), &session.negotiated, &mut out).unwrap();
+                        let first = usize::from(u16::from_be_bytes([out[16], out[17]]));
+                        assert_eq!(
+                            first,
+                            out.len(),
+                            "one message: {session:?}, {count} communities, {family}"
+                        );
+                        let most = if session.negotiated.extended_message { 65_535 } else { 4096 };
+                        assert!(out.len() <= most && out.len() + 80 > most, "{} of {most}", out.len());
+                        cases += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(cases, 32 * 4 * 2 * 2);
+    }
 }
