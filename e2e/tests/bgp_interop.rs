@@ -1,6 +1,5 @@
 //! Our BGP with every router, feature by feature: prints the table of what works with whom. `PATINA_MATRIX=GTSM,BIRD` tries the
 //! rows and routers whose names have one of these words, and leaves the rest out.
-#![cfg(feature = "bgp")] // as long as the rooms of BGP are
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)] // a failed expectation is a failed test
 
 #[path = "bgp_interop/trials.rs"]

@@ -126,7 +126,8 @@ fn peer(left: Kind, right: Kind) {
         "{session:?}"
     );
     assert!(session.uptime.is_some_and(|uptime| uptime < secs(60)), "{session:?}");
-    assert!(session.received.get(&Family::V4).is_some_and(|count| *count == 1), "{session:?}");
+    // FRR sends back what it got, and ExaBGP drops no loops.
+    assert!(session.received.get(&Family::V4).is_some_and(|count| *count >= 1), "{session:?}");
 
     // A wrong key would have been noticed: the session did not come up without one.
     two.wires.cable(&two.ports[1], false).unwrap();

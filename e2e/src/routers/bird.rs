@@ -210,6 +210,11 @@ fn write_config(text: &mut String, config: &RouterConfig) -> std::fmt::Result {
         writeln!(text, "protocol bfd {{\n  interface \"*\" {{ {timers} }};\n  multihop {{ {timers} }};\n}}")?;
     }
     for (index, neighbor) in config.neighbors.iter().enumerate() {
+        if let At::Interface(name) = &neighbor.at {
+            // Who waits for a router on the link knows it by its advertisements.
+            let timers = "min ra interval 3; max ra interval 4; min delay 1;";
+            writeln!(text, "protocol radv {{ interface \"{name}\" {{ {timers} default lifetime 0; }}; }}")?;
+        }
         writeln!(text, "protocol bgp n{index} {{")?;
         write_neighbor(text, neighbor, config)?;
         writeln!(text, "}}")?;
@@ -218,8 +223,11 @@ fn write_config(text: &mut String, config: &RouterConfig) -> std::fmt::Result {
 }
 
 fn write_neighbor(text: &mut String, neighbor: &Neighbor, config: &RouterConfig) -> std::fmt::Result {
-    let local = neighbor.local.map_or_else(String::new, |ip| format!("{ip} "));
-    writeln!(text, "  debug {{ states, events }};\n  local {local}port {} as {};", config.port, config.asn)?;
+    // An address of the wires is none of a session between link-local ones.
+    let local = neighbor.local.filter(|_| !matches!(neighbor.at, At::Interface(_)));
+    let local = local.map_or_else(String::new, |ip| format!("{ip} "));
+    let port = if config.port == 179 { String::new() } else { format!("port {} ", config.port) };
+    writeln!(text, "  debug {{ states, events }};\n  local {local}{port}as {};", config.asn)?;
     match &neighbor.at {
         At::Address(ip) => writeln!(text, "  neighbor {ip} port {} as {};", neighbor.port, neighbor.asn)?,
         // Whoever has a link-local address there; such a session BIRD only accepts.

@@ -33,9 +33,10 @@ impl Exabgp {
         let (file, events, script) = (dir.join("exabgp.conf"), dir.join("events"), dir.join("listen.sh"));
         fs::write(&file, render(config, &script)?)?;
         fs::write(&events, "")?;
-        fs::write(&script, format!("exec cat >> '{}'\n", events.display()))?;
-        let listens = config.neighbors.iter().find_map(|neighbor| Some((neighbor.passive, neighbor.local?)));
-        let bind = listens.filter(|(passive, _)| *passive).map(|(_, local)| local.to_string());
+        // The shell stays, and with it the standard output that ExaBGP listens to: when it ends, the program has ended for it.
+        fs::write(&script, format!("cat >> '{}'\n", events.display()))?;
+        // Without it nobody can call.
+        let bind = config.neighbors.iter().find_map(|neighbor| neighbor.local).map(|local| local.to_string());
         let spec = Spec::new(name, "exabgp").arg(&file).netns(Some(netns));
         let spec = spec.env("exabgp.daemon.drop", "false").env("exabgp.daemon.user", "root");
         let spec = spec.env("exabgp.log.destination", "stdout").env("exabgp.log.level", "INFO");
@@ -153,15 +154,18 @@ impl Heard {
             med: small(&attributes["med"]),
             ..Route::default()
         };
+        let mut announced: BTreeMap<String, Route> = BTreeMap::new();
         for by_hop in update["announce"].as_object().into_iter().flat_map(|families| families.values()) {
             for (hop, prefixes) in by_hop.as_object().into_iter().flatten() {
                 let next_hops: Vec<IpAddr> = hop.split([' ', ',']).filter_map(|ip| ip.parse().ok()).collect();
                 for prefix in nlri(prefixes) {
-                    let next_hops = next_hops.clone();
-                    self.routes.insert(prefix.clone(), Route { prefix, next_hops, ..template.clone() });
+                    // The link-local next hop comes as if it were another announcement.
+                    let fresh = Route { prefix: prefix.clone(), ..template.clone() };
+                    announced.entry(prefix).or_insert(fresh).next_hops.extend(&next_hops);
                 }
             }
         }
+        self.routes.append(&mut announced);
         for prefixes in update["withdraw"].as_object().into_iter().flat_map(|families| families.values()) {
             for prefix in nlri(prefixes) {
                 self.routes.remove(&prefix);

@@ -270,6 +270,10 @@ fn write_config(text: &mut String, config: &RouterConfig) -> std::fmt::Result {
         }
         writeln!(text, " exit-address-family")?;
     }
+    config
+        .neighbors
+        .iter()
+        .try_for_each(|neighbor| writeln!(text, " no neighbor {} shutdown", neighbor.at))?;
     writeln!(text, "exit")
 }
 
@@ -280,6 +284,8 @@ fn write_neighbor(text: &mut String, index: usize, neighbor: &Neighbor, own: u32
         At::Interface(_) => writeln!(text, " neighbor {at} interface remote-as {}", neighbor.asn)?,
     }
     let mut say = |what: String| writeln!(text, " neighbor {at} {what}");
+    // Each line takes effect at once, and some of them end a session that is there already.
+    say("shutdown".to_owned())?;
     say(format!("timers {} {}", neighbor.hold_time / 3, neighbor.hold_time))?;
     say("timers connect 1".to_owned())?;
     say("advertisement-interval 0".to_owned())?;

@@ -1,6 +1,6 @@
 //! GoBGP: gobgpd with a TOML file; asked, and told what to originate, through its client gobgp, in JSON.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
@@ -15,6 +15,9 @@ use crate::netns::Netns;
 use crate::process::{Process, Spec};
 use crate::rundir::RunDir;
 use crate::wait::{self, Seen};
+
+/// `softresetin` was tried: nothing left for the peer.
+pub(super) const NO_REFRESH: &str = "3.10 begins a soft reset with the routes that it keeps, and asks nobody";
 
 #[derive(Debug)]
 pub(super) struct Gobgp {
@@ -85,14 +88,12 @@ impl Router for Gobgp {
 
     fn sessions(&self) -> Result<Vec<Session>> {
         let neighbors = self.json(&["neighbor"])?;
-        Ok(neighbors.as_array().into_iter().flatten().map(session).collect())
+        let log = fs::read_to_string(self.process.log()).unwrap_or_default();
+        Ok(neighbors.as_array().into_iter().flatten().map(|neighbor| session(neighbor, &log)).collect())
     }
 
     fn refresh(&self) -> Result<()> {
-        for session in self.sessions()? {
-            self.ask(&["neighbor", &session.neighbor, "softresetin"])?;
-        }
-        Ok(())
+        Err(Cannot(Kind::Gobgp, NO_REFRESH).into())
     }
 
     fn show(&self) -> String {
@@ -141,7 +142,7 @@ fn route(prefix: &str, path: &Value) -> Route {
     route
 }
 
-fn session(neighbor: &Value) -> Session {
+fn session(neighbor: &Value, log: &str) -> Session {
     let state = match neighbor["state"]["session_state"].as_u64() {
         Some(2) => State::Connect,
         Some(3) => State::Active,
@@ -162,12 +163,14 @@ fn session(neighbor: &Value) -> Session {
         let count = family["state"]["received"].as_u64().unwrap_or_default();
         received.insert(of, usize::try_from(count).unwrap_or(usize::MAX));
     }
-    let name = neighbor["conf"]["neighbor_interface"].as_str().filter(|name| !name.is_empty());
+    let name = neighbor["state"]["neighbor_address"].as_str().unwrap_or_default();
+    let key = format!("\"Key\":\"{name}\"");
+    let downs = log.lines().filter(|line| line.contains(&key) && line.contains("\"Peer Down\""));
     Session {
-        neighbor: name.or(neighbor["state"]["neighbor_address"].as_str()).unwrap_or_default().to_owned(),
+        neighbor: name.to_owned(),
         state,
         uptime: up.and_then(|seconds| super::since_1970().checked_sub(Duration::from_secs(seconds))),
-        flaps: neighbor["state"]["flops"].as_u64().unwrap_or_default(),
+        flaps: downs.count() as u64,
         received,
         bfd_up: None,
         last_error: None,
@@ -177,6 +180,12 @@ fn session(neighbor: &Value) -> Session {
 pub(super) fn render(config: &RouterConfig) -> Result<String, Cannot> {
     if config.neighbors.iter().any(|neighbor| neighbor.bfd.is_some()) {
         return Err(Cannot(Kind::Gobgp, "3.10 has no BFD"));
+    }
+    if config.neighbors.iter().any(|neighbor| matches!(neighbor.at, At::Interface(_))) {
+        return Err(Cannot(
+            Kind::Gobgp,
+            "sends no router advertisements, by which an unnumbered router is found",
+        ));
     }
     let mut text = String::new();
     // A String takes everything that is written to it.
@@ -192,10 +201,7 @@ fn write_config(text: &mut String, config: &RouterConfig) -> std::fmt::Result {
 
 fn write_neighbor(text: &mut String, neighbor: &Neighbor) -> std::fmt::Result {
     writeln!(text, "[[neighbors]]\n[neighbors.config]\npeer-as = {}", neighbor.asn)?;
-    match &neighbor.at {
-        At::Address(ip) => writeln!(text, "neighbor-address = \"{ip}\"")?,
-        At::Interface(name) => writeln!(text, "neighbor-interface = \"{name}\"")?,
-    }
+    writeln!(text, "neighbor-address = \"{}\"", neighbor.at)?;
     if let Some(password) = &neighbor.password {
         writeln!(text, "auth-password = \"{password}\"")?;
     }
@@ -215,9 +221,8 @@ fn write_neighbor(text: &mut String, neighbor: &Neighbor) -> std::fmt::Result {
     if let Some(seconds) = neighbor.graceful_restart {
         writeln!(text, "[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = {seconds}")?;
     }
-    let families: BTreeSet<_> = neighbor.families.iter().copied().collect();
-    for family in families {
-        let name = format!("{}-unicast", word(family));
+    for family in &neighbor.families {
+        let name = format!("{}-unicast", word(*family));
         writeln!(text, "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{name}\"")?;
         if neighbor.graceful_restart.is_some() {
             writeln!(text, "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true")?;

@@ -84,7 +84,10 @@ pub const FEATURES: &[Feature] = &[
     feature("large communities", Over::EACH, NOTHING),
     feature("a route is taken back", Over::ALL, NOTHING),
     Feature {
-        lacking: &[Cannot(Kind::Exabgp, super::exabgp::NO_REFRESH)],
+        lacking: &[
+            Cannot(Kind::Gobgp, super::gobgp::NO_REFRESH),
+            Cannot(Kind::Exabgp, super::exabgp::NO_REFRESH),
+        ],
         ..feature("route refresh", Over::EACH, NOTHING)
     },
     Feature {

@@ -23,6 +23,8 @@ pub struct Port {
     pub netns: Netns,
     pub v4: Ipv4Addr,
     pub v6: Ipv6Addr,
+    /// Of the cable.
+    pub link_local: Ipv6Addr,
 }
 
 impl Port {
@@ -44,11 +46,12 @@ impl Wires {
         let bridge = Netns::create(run, "wires")?;
         sysctls(&bridge, &[])?;
         let make = "link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0";
-        batch(&bridge, &[make.into(), "link set br0 up".into()])?;
+        // Without an address of its own: nobody but who is plugged in.
+        batch(&bridge, &[make.into(), "link set br0 addrgenmode none".into(), "link set br0 up".into()])?;
         Ok(Self { run: Arc::clone(run), bridge })
     }
 
-    /// Plugs somebody in, at 172.27.0.`host` and fd27::`host`.
+    /// Plugs somebody in, at 172.27.0.`host`, fd27::`host` and fe80::`host`.
     ///
     /// # Errors
     /// The name or the host number is taken.
@@ -60,9 +63,16 @@ impl Wires {
         let cable = format!("link add p-{name} type veth peer name eth0 netns {}", netns.name());
         let ports = [cable, format!("link set p-{name} master br0"), format!("link set p-{name} up")];
         batch(&self.bridge, &ports)?;
-        let addresses = [format!("addr add {v4}/24 dev eth0"), format!("addr add {v6}/64 dev eth0 nodad")];
-        batch(&netns, &[addresses.as_slice(), &["link set eth0 up".into()]].concat())?;
-        Ok(Port { name: name.to_owned(), netns, v4, v6 })
+        let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, host.into());
+        let addresses = [
+            "link set eth0 addrgenmode none".to_owned(),
+            format!("addr add {v4}/24 dev eth0"),
+            format!("addr add {v6}/64 dev eth0 nodad"),
+            format!("addr add {link_local}/64 dev eth0 nodad"),
+            "link set eth0 up".to_owned(),
+        ];
+        batch(&netns, &addresses)?;
+        Ok(Port { name: name.to_owned(), netns, v4, v6, link_local })
     }
 
     /// Pulls somebody's cable without a sign, or puts it back: the bridge forgets the port.

@@ -27,6 +27,7 @@ pub(crate) fn of(name: &str) -> Option<fn(&Trial) -> Result<()>> {
         "iBGP, LOCAL_PREF" => internal,
         "eBGP, multihop" => multihop,
         "TCP MD5, the key changes" => key_changes,
+        "BFD, 50 ms x 3" => bfd,
         "standard communities" => standard_communities,
         "large communities" => large_communities,
         "a route is taken back" => taken_back,
@@ -149,8 +150,11 @@ fn all(router: &dyn Router) -> Result<Vec<Route>> {
 /// AS_PATH and next hop are ours.
 fn plain(trial: &Trial) -> Result<()> {
     let config = trial.config();
+    let mut plan = trial.plan(&config);
+    // What answers for ExaBGP does so with the system's TTL: it has to call.
+    plan.listen = trial.kind == Kind::Exabgp && config.neighbors[0].gtsm;
+    let us = Us::start(&trial.us, &plan)?;
     let router = trial.router(&config)?;
-    let us = Us::start(&trial.us, &trial.plan(&config))?;
     ours(trial, &config, router.as_ref(), &us)
 }
 
@@ -236,6 +240,50 @@ fn key_changes(trial: &Trial) -> Result<()> {
     us.until(false, secs(20)).context("the key is another, and the session goes on")?;
     us.key(PASSWORD);
     trial.arrives(router.as_ref(), &us, &trial.prefixes(), |_| Ok(()))?;
+    us.until(true, secs(20))
+}
+
+/// With a hold time of minutes only BFD can know that the cable is out.
+fn bfd(trial: &Trial) -> Result<()> {
+    let mut config = trial.config();
+    config.neighbors[0].hold_time = 180;
+    let bfd = config.neighbors[0].bfd.context("the row is about BFD")?;
+    let router = trial.router(&config)?;
+    let mut plan = trial.plan(&config);
+    plan.neighbour.settings.bfd = true;
+    plan.neighbour.settings.hold_time = secs(180);
+    plan.bfd = Some(patina_speaker_core::bfd::Settings {
+        transmit_interval: Duration::from_millis(bfd.tx.into()),
+        receive_interval: Duration::from_millis(bfd.rx.into()),
+        detect_multiplier: bfd.multiplier,
+        echo_interval: Duration::from_millis(50),
+        echo_mode: false,
+        loops_echo: false,
+        passive: false,
+        multihop: false,
+        minimum_ttl: 254,
+    });
+    let us = Us::start(&trial.us, &plan)?;
+    let sees = |up: bool| {
+        let waited = wait::until_blocking("the router and its BFD see it", secs(15), || {
+            let sessions = router.sessions()?;
+            let all = sessions
+                .iter()
+                .all(|session| session.bfd_up == Some(up) && (session.state == State::Established) == up);
+            Ok(Seen::when(all && !sessions.is_empty(), sessions))
+        });
+        waited.map(drop).with_context(|| format!("{}; we: {:?}", router.show(), us.status()))
+    };
+    for _ in 0..2 {
+        sees(true)?;
+        us.until(true, secs(5))?;
+        trial.arrives(router.as_ref(), &us, &trial.prefixes(), |_| Ok(()))?;
+        trial.wires.cable(&trial.them, false)?;
+        // 150 ms for BFD, and time for a busy machine.
+        us.until(false, secs(2))?;
+        sees(false)?;
+        trial.wires.cable(&trial.them, true)?;
+    }
     us.until(true, secs(20))
 }
 
@@ -433,7 +481,12 @@ fn ecmp(trial: &Trial) -> Result<()> {
     for us in [&one, &two] {
         us.until(true, secs(20)).with_context(|| router.show())?;
     }
-    let hops = [trial.us.address(family), second.address(family)].map(|ip| format!("via {ip} "));
+    // RFC 2545: the link-local address goes along, and is the one that is used.
+    let hop = |port: &Port| match family {
+        Family::V4 => format!("via {} ", port.v4),
+        Family::V6 => format!("via {} ", port.link_local),
+    };
+    let hops = [hop(&trial.us), hop(&second)];
     let prefix = *trial.prefixes().first().context("a family")?;
     let address = prefix.split('/').next().unwrap_or(prefix);
     let show: &[&str] =

@@ -11,6 +11,8 @@ use patina_crds::config::{Community, PeerAsn};
 use patina_e2e::netns::Netns;
 use patina_e2e::routers::{Family, Port};
 use patina_e2e::wait::{self, Seen, secs};
+use patina_runtime::tasks::Tasks;
+use patina_speaker::bfd::{self, BfdMetrics, Desired as Sessions};
 use patina_speaker::bgp::{
     BfdSays, BgpMetrics, Desired, Driver, Ending, Neighbour, PeerStatus, Remote, Secret, Statuses,
 };
@@ -31,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) table: Table,
     /// We answer on port 179.
     pub(crate) listen: bool,
+    /// BFD with the router, on one hop.
+    pub(crate) bfd: Option<patina_speaker_core::bfd::Settings>,
 }
 
 impl Plan {
@@ -63,7 +67,16 @@ impl Plan {
             password: None,
             minimum_ttl: None,
         };
-        Self { neighbour, table, listen: false }
+        Self { neighbour, table, listen: false, bfd: None }
+    }
+
+    /// The BFD sessions of the plan.
+    fn sessions(&self) -> Sessions {
+        let Remote::Ip(peer) = self.neighbour.remote else { return Sessions::new() };
+        let interface = Some("eth0".to_owned());
+        let key = bfd::Key { peer, local: None, interface, vrf: None, multihop: false };
+        let wanted = |settings| bfd::Wanted { settings, admin_down: false };
+        self.bfd.clone().map(|settings| (key, wanted(settings))).into_iter().collect()
     }
 
     pub(crate) fn key(&mut self, key: &str) {
@@ -76,9 +89,9 @@ pub(crate) struct Us {
     desired: watch::Sender<Desired>,
     statuses: watch::Receiver<Statuses>,
     registry: Registry,
-    kill: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-    _bfd: watch::Sender<BfdSays>,
+    kill: Vec<oneshot::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+    _bfd: (watch::Sender<Sessions>, Tasks),
 }
 
 impl Us {
@@ -88,27 +101,37 @@ impl Us {
             peers: BTreeMap::from([(PEER.to_owned(), Arc::new(plan.neighbour.clone()))]),
             tables: BTreeMap::from([(PEER.to_owned(), plan.table.clone())]),
             interfaces,
+            bfd: BTreeMap::new(),
             draining: false,
             ending: None,
         });
-        let (bfd, says) = watch::channel(BfdSays::new());
         let (publish, statuses) = watch::channel(Statuses::new());
-        let (kill, killed) = oneshot::channel();
         let registry = Registry::new();
         let metrics = BgpMetrics::register(&registry)?;
-        let (netns, listen) = (port.netns.clone(), plan.listen.then_some(179));
-        let thread = std::thread::spawn(move || {
-            netns.enter_this_thread().unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            tokio::task::LocalSet::new().block_on(&runtime, async move {
-                tokio::select! {
-                    () = Driver::new(obeyed, says, publish, metrics, listen).run() => {}
-                    _ = killed => {}
+        let (says, heard) = watch::channel(BfdSays::new());
+        let listen = plan.listen.then_some(179);
+
+        let tasks = Tasks::new();
+        let (sessions, wanted) = watch::channel(plan.sessions());
+        let (tell, mut told) = watch::channel(bfd::Statuses::new());
+        let (bfd_metrics, shutdown) = (BfdMetrics::register(&registry)?, tasks.shutdown());
+        let (bfd_kill, bfd_thread) =
+            in_netns(&port.netns, move || bfd::Driver::new(wanted, tell, bfd_metrics).run(shutdown));
+        let (kill, thread) = in_netns(&port.netns, move || async move {
+            let pass_on = async {
+                while told.changed().await.is_ok() {
+                    let news = told.borrow_and_update().values().find_map(|status| status.says);
+                    says.send_replace(news.map(|news| (PEER.to_owned(), news)).into_iter().collect());
                 }
-            });
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = Driver::new(obeyed, heard, publish, metrics, listen).run() => {}
+                () = pass_on => {}
+            }
         });
-        let (kill, thread) = (Some(kill), Some(thread));
-        Ok(Self { desired, statuses, registry, kill, thread, _bfd: bfd })
+        let (kill, threads) = (vec![kill, bfd_kill], vec![thread, bfd_thread]);
+        Ok(Self { desired, statuses, registry, kill, threads, _bfd: (sessions, tasks) })
     }
 
     pub(crate) fn want(&self, table: Table) {
@@ -156,14 +179,12 @@ impl Us {
     /// Ends as an operator wants it.
     pub(crate) fn stop(mut self, how: Ending) {
         self.desired.send_modify(|desired| desired.ending = Some(how));
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
+        self.threads.remove(0).join().unwrap();
     }
 
     fn end(&mut self) {
-        drop(self.kill.take());
-        if let Some(thread) = self.thread.take() {
+        self.kill.clear();
+        for thread in self.threads.drain(..) {
             thread.join().unwrap();
         }
     }
@@ -173,6 +194,26 @@ impl Drop for Us {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Runs a driver on a thread of its own in the namespace until the sender is dropped.
+fn in_netns<F: Future<Output = ()> + 'static>(
+    netns: &Netns,
+    driver: impl FnOnce() -> F + Send + 'static,
+) -> (oneshot::Sender<()>, JoinHandle<()>) {
+    let (kill, killed) = oneshot::channel::<()>();
+    let netns = netns.clone();
+    let thread = std::thread::spawn(move || {
+        netns.enter_this_thread().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async move {
+            tokio::select! {
+                () = driver() => {}
+                _ = killed => {}
+            }
+        });
+    });
+    (kill, thread)
 }
 
 /// Prefixes that all go with this.
