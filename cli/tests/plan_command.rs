@@ -115,8 +115,6 @@ small   1          1 of 1      -
 
 Without an address:
   default/late: PoolExhausted: no available IPs: no IPv4 address is left in pool(s) small
-
-The speaker of this version does not speak BGP yet: the routes are those that it will announce.
 ";
     assert_eq!(out(&output), expected);
 }

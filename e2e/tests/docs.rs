@@ -15,7 +15,8 @@ use patina_e2e::wait::{self, Seen, secs};
 use patina_e2e::{binaries, paths};
 
 /// One test each, below.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
+    "bgp",
     "from-metallb",
     "install",
     "layer2",
@@ -38,6 +39,11 @@ fn every_page_of_the_guide_has_its_test() {
         .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     assert_eq!(pages, PAGES.map(str::to_owned).into(), "the pages there are, and the pages with a test");
+}
+
+#[test]
+fn bgp() {
+    follow("bgp");
 }
 
 #[test]

@@ -8,9 +8,7 @@
 //!  the others ──> membership/ ┘
 //! ```
 
-#[cfg(feature = "bgp")]
 pub mod bfd;
-#[cfg(feature = "bgp")]
 pub mod bgp;
 pub mod config_state;
 pub mod conflicts;

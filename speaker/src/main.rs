@@ -9,6 +9,8 @@ use patina_runtime::http::{self, Health};
 use patina_runtime::metrics::ConfigMetrics;
 use patina_runtime::tasks::Tasks;
 use patina_runtime::{client, flags, logs};
+use patina_speaker::bfd::{self, BfdMetrics};
+use patina_speaker::bgp::{self, BgpMetrics};
 use patina_speaker::config_state::component;
 use patina_speaker::conflicts::{self, ConflictWriter};
 use patina_speaker::exclude::Exclude;
@@ -19,7 +21,7 @@ use patina_speaker::metrics::{Announced, L2Metrics};
 use patina_speaker::moves_metrics::MoveMetrics;
 use patina_speaker::settings::Settings;
 use patina_speaker::speaker::Speaker;
-use patina_speaker::status::{L2, StatusWriter, Wanted};
+use patina_speaker::status::{Bgp, L2, StatusWriter, Wanted};
 use patina_speaker::watch::Cluster;
 use patina_speaker::{interfaces, memory, routes};
 use patina_speaker_core::l2::announcer;
@@ -68,6 +70,16 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let (node, churn) = (&settings.node_name, cluster.churn().clone());
     let written =
         StatusWriter::start(&client, &common.namespace, node, wishes, churn, Some(Arc::clone(&bell)), &mut tasks);
+    let (wanted_bgp, wishes) = watch::channel(Wanted::<Bgp>::default());
+    let churn = cluster.churn().clone();
+    StatusWriter::start(&client, &common.namespace, node, wishes, churn, None, &mut tasks);
+
+    let (bfd, wishes) = watch::channel(bfd::Desired::default());
+    let sessions = bfd::start(wishes, BfdMetrics::register(&registry)?, &mut tasks)?;
+    let (bgp, wishes) = watch::channel(bgp::Desired::default());
+    // Read by `kubectl patina bgp`, which comes.
+    bgp::start(wishes, sessions, BgpMetrics::register(&registry)?, settings.bgp_listen_port(), &mut tasks)?;
+
     let (conflicts, wishes) = watch::channel(conflicts::Wanted::default());
     ConflictWriter::start(&client, &common.namespace, &settings.node_name, wishes, &mut tasks);
 
@@ -102,6 +114,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         heard,
         wanted,
         written,
+        bgp,
+        bfd,
+        wanted_bgp,
         conflicts,
         config_state,
         settings,

@@ -64,6 +64,11 @@ pub struct Settings {
     #[arg(long, hide = true, default_value_t = 250, value_parser = clap::value_parser!(u64).range(200..=60_000))]
     pub membership_detect: u64,
 
+    /// TCP port on which BGP peers may connect to this node. 0: they may not, and only this speaker connects; so that a
+    /// routing daemon of the node keeps port 179 to itself.
+    #[arg(long, env = "PATINA_BGP_LISTEN_PORT", value_name = "PORT", default_value_t = 0)]
+    pub bgp_listen_port: u16,
+
     /// Accepted and without effect, as in MetalLB.
     #[arg(long, value_name = "ADDRESS")]
     pub host: Option<String>,
@@ -115,6 +120,12 @@ impl Settings {
     #[must_use]
     pub fn membership_detect(&self) -> Duration {
         Duration::from_millis(self.membership_detect)
+    }
+
+    /// The port on which BGP peers may connect, if they may.
+    #[must_use]
+    pub fn bgp_listen_port(&self) -> Option<u16> {
+        Some(self.bgp_listen_port).filter(|port| *port != 0)
     }
 
     /// The flags that change decisions.

@@ -5,6 +5,8 @@
 //!  membership ───────────┼──> look ──> intent ──> ownership ──> duties ──> layer2 driver
 //!  links ────────────────┘                          ^  │
 //!  layer2 driver ── what it heard ──────────────────┘  └──> show: status, events, metrics, conflicts
+//!
+//!  the same snapshot ──> routes ──> tables of the peers ──> bgp driver; BFD sessions ──> bfd driver
 //! ```
 //!
 //! It decides nothing itself. Nothing is announced before everything has been seen once (all watches listed, a
@@ -14,6 +16,7 @@
 //! On a thread of its own. A change that only the API server tells waits for the rest after the last one; what the
 //! membership, a link or the wire tells does not.
 
+mod export;
 mod leave;
 mod members;
 mod show;
@@ -33,6 +36,8 @@ use patina_speaker_core::l2::ownership::{self, Ownership};
 use patina_speaker_core::view::{InterfaceView, Snapshot};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::bfd;
+use crate::bgp;
 use crate::conflicts;
 use crate::deadline::until;
 use crate::fence::Fence;
@@ -43,7 +48,7 @@ use crate::metrics::Announced;
 use crate::moves_metrics::MoveMetrics;
 use crate::routes::Gateways;
 use crate::settings::Settings;
-use crate::status::{L2, Wanted, Written};
+use crate::status::{Bgp, L2, Wanted, Written};
 use crate::watch::{Cluster, replace};
 use crate::{config_state, status};
 use state::State;
@@ -85,6 +90,12 @@ pub struct Speaker {
     pub wanted: watch::Sender<Wanted<L2>>,
     /// What they say.
     pub written: Written<L2>,
+    /// With whom to speak BGP, and what they should have.
+    pub bgp: watch::Sender<bgp::Desired>,
+    /// The BFD sessions that there should be.
+    pub bfd: watch::Sender<bfd::Desired>,
+    /// What the status objects of BGP shall say.
+    pub wanted_bgp: watch::Sender<Wanted<Bgp>>,
     /// What the AddressConflicts shall say.
     pub conflicts: watch::Sender<conflicts::Wanted>,
     /// What our ConfigurationState shall say.
@@ -223,6 +234,7 @@ impl Speaker {
         self.config_metrics.updates.inc();
         if !first && intent == state.intent {
             state.deaths.clear();
+            state.stale |= self.export(&mut state.exported, &snapshot);
             return true;
         }
         // It was made anew, whatever is different; the one before goes.
@@ -236,6 +248,8 @@ impl Speaker {
         let down = self.members.as_ref().map(|members| Arc::clone(&members.state.borrow().down));
         let replaced =
             state.moves.decided(&snapshot, down.as_deref().unwrap_or(&nobody), &state.intent, &intent);
+        // Routers can wait until the local network is served.
+        self.export(&mut state.exported, &snapshot);
         for (node, last_sign) in std::mem::take(&mut state.deaths) {
             if replaced.contains(&*node) {
                 let after = sent.duration_since(last_sign);

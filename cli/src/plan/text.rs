@@ -20,9 +20,6 @@ pub(super) fn render(plan: &Plan) -> String {
     if plan.services.is_empty() {
         out.push_str("There is no Service of type LoadBalancer in the files.\n");
     }
-    if plan.services.iter().any(|service| !service.bgp.is_empty()) {
-        out.push_str("\nThe speaker of this version does not speak BGP yet: the routes are those that it will announce.\n");
-    }
     out
 }
 

@@ -27,11 +27,6 @@ pub enum NotAdvertised {
         /// Those advertisements.
         advertisements: Vec<String>,
     },
-    /// Only BGP would announce it, which the speaker of this version does not speak.
-    OnlyBgp {
-        /// The pool.
-        pool: String,
-    },
 }
 
 impl NotAdvertised {
@@ -42,13 +37,11 @@ impl NotAdvertised {
             Self::NoAdvertisement { .. } => "NoAdvertisement",
             Self::OtherServices { .. } => "NoAdvertisementForService",
             Self::NoPeer { .. } => "NoBGPPeer",
-            Self::OnlyBgp { .. } => "BGPNotSupportedYet",
         }
     }
 
     /// Every [`NotAdvertised::word`].
-    pub const WORDS: [&'static str; 4] =
-        ["NoAdvertisement", "NoAdvertisementForService", "NoBGPPeer", "BGPNotSupportedYet"];
+    pub const WORDS: [&'static str; 3] = ["NoAdvertisement", "NoAdvertisementForService", "NoBGPPeer"];
 }
 
 impl fmt::Display for NotAdvertised {
@@ -70,11 +63,6 @@ impl fmt::Display for NotAdvertised {
                 "nothing announces pool {pool}: {} cover it, but there is no BGPPeer for them; create a BGPPeer or an \
                  L2Advertisement",
                 advertisements.join(", ")
-            ),
-            Self::OnlyBgp { pool } => write!(
-                f,
-                "nothing announces pool {pool}: only BGP covers it, and the speaker of this version does not speak BGP; \
-                 create an L2Advertisement"
             ),
         }
     }
@@ -102,7 +90,7 @@ pub fn missing(config: &Config, pool: &str, service_labels: &Labels) -> Option<N
         }
     }
     match (has_peer, matching.is_empty(), elsewhere.is_empty()) {
-        (true, ..) => Some(NotAdvertised::OnlyBgp { pool: pool_name() }),
+        (true, ..) => None,
         (false, false, _) => Some(NotAdvertised::NoPeer { pool: pool_name(), advertisements: matching }),
         (false, true, false) => {
             Some(NotAdvertised::OtherServices { pool: pool_name(), advertisements: elsewhere })

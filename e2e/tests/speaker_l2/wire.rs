@@ -256,11 +256,12 @@ fn drive(node: &Netns, reins: Reins, registry: &Registry, ready: &sync::Sender<(
         let (news, mut heard) = mpsc::channel(16);
         let settings = Settings { refresh: None, ..Settings::default() };
         let metrics = L2Metrics::register(registry).unwrap();
-        let driver = tokio::spawn(Driver::new(wishes, news, fence, settings, metrics).run());
+        let driver = tokio::spawn(Driver::new(wishes, news, fence.clone(), settings, metrics).run());
         ready.send(()).unwrap();
         loop {
             tokio::select! {
                 () = bell.notified() => {}
+                () = fence.opened() => {}
                 changed = vips.changed() => if changed.is_err() { break },
                 Some(Heard::Claim(claim)) = heard.recv() => {
                     let _test_over = claims.send(claim);
@@ -272,6 +273,7 @@ fn drive(node: &Netns, reins: Reins, registry: &Registry, ready: &sync::Sender<(
                     continue;
                 }
             }
+            let opening = fence.openings();
             let interfaces = list.list();
             let mut duties = Duties::new();
             for (vip, (mode, round, defence)) in &*vips.borrow_and_update() {
@@ -284,7 +286,8 @@ fn drive(node: &Netns, reins: Reins, registry: &Registry, ready: &sync::Sender<(
                     duties.insert(*vip, Duty { interfaces, mode: *mode, round: *round, defence: *defence });
                 }
             }
-            desired.send_replace(Desired { interfaces: Arc::new(interfaces), duties: Arc::new(duties) });
+            let (interfaces, duties) = (Arc::new(interfaces), Arc::new(duties));
+            desired.send_replace(Desired { interfaces, duties, opening });
         }
         drop(desired);
         driver.await.unwrap();

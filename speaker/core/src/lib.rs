@@ -4,9 +4,7 @@
 //! it out on a segment. Start reading at [`intent::intent`], or at [`l2::responder`] for how a request is answered.
 #![warn(missing_docs)]
 
-#[cfg(feature = "bgp")]
 pub mod bfd;
-#[cfg(feature = "bgp")]
 pub mod bgp;
 pub mod intent;
 pub mod l2;

@@ -1,6 +1,5 @@
 //! The Adj-RIB-Out against a model of the peer: whatever happens in whatever order, the UPDATEs make the peer's table what it
 //! should be, say nothing that the peer knows already, and are as few as they can be.
-#![cfg(feature = "bgp")] // as long as the rooms of BGP are
 #![allow(clippy::unwrap_used)] // a failed expectation is a failed test
 
 use std::collections::{BTreeMap, BTreeSet};

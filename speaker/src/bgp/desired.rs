@@ -9,6 +9,8 @@ use patina_speaker_core::bgp::peer;
 use patina_speaker_core::bgp::rib::Table;
 use patina_speaker_core::view::InterfaceView;
 
+use crate::bfd;
+
 /// Whom to speak to, and what they should have. The newest value is all that counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
@@ -16,6 +18,8 @@ pub struct Desired {
     pub peers: BTreeMap<String, Arc<Neighbour>>,
     /// What each should have; a peer without an entry has nothing.
     pub tables: BTreeMap<String, Table>,
+    /// The BFD sessions that watch them, of those that BFD watches.
+    pub bfd: BTreeMap<String, bfd::Key>,
     /// The node's interfaces: next hops of the other family, link-local addresses.
     pub interfaces: Arc<Vec<InterfaceView>>,
     /// The node is drained: routes are marked with GRACEFUL_SHUTDOWN (RFC 8326).

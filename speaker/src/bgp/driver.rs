@@ -179,10 +179,10 @@ impl Driver {
 
     /// Interfaces on which a router is looked for.
     fn look_for_routers(&mut self, desired: &Desired) {
-        let is_meant = |name: &str| {
-            desired.peers.values().any(|peer| peer.remote == Remote::Interface(name.to_owned()))
-        };
-        let interfaces = desired.interfaces.iter().filter(|interface| interface.up && is_meant(&interface.name));
+        let is_meant =
+            |name: &str| desired.peers.values().any(|peer| peer.remote == Remote::Interface(name.to_owned()));
+        let interfaces =
+            desired.interfaces.iter().filter(|interface| interface.up && is_meant(&interface.name));
         self.routers.look_on(interfaces.map(|interface| (interface.index, interface.mac)).collect());
     }
 

@@ -62,7 +62,11 @@ impl Listeners {
         }
         let complaint = complaints.join(", ");
         if complaint != self.complaint && !complaint.is_empty() {
-            tracing::warn!(port, complaint, "cannot listen for BGP; peers that connect are not heard, those that we connect to are");
+            tracing::warn!(
+                port,
+                complaint,
+                "cannot listen for BGP; peers that connect are not heard, those that we connect to are"
+            );
         }
         self.complaint = complaint;
         self.sign(&peers);
@@ -79,7 +83,9 @@ impl Listeners {
             let Some(listener) = self.open.get(&(key.0.clone(), key.1.is_ipv6())) else { continue };
             match socket::sign(listener, key.1, secret.as_ref()) {
                 Ok(()) => drop(self.signed.insert(key, secret)),
-                Err(error) => tracing::warn!(peer = %key.1, %error, "cannot set the key for incoming connections"),
+                Err(error) => {
+                    tracing::warn!(peer = %key.1, %error, "cannot set the key for incoming connections")
+                }
             }
         }
     }

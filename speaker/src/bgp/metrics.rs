@@ -37,13 +37,38 @@ pub(super) struct PeerMetrics {
 const COUNTERS: [(&str, Direction, Option<MessageType>, &str); 11] = [
     ("metallb_bgp_opens_sent", Direction::Out, Some(MessageType::Open), "OPEN messages sent"),
     ("metallb_bgp_opens_received", Direction::In, Some(MessageType::Open), "OPEN messages received"),
-    ("metallb_bgp_notifications_sent", Direction::Out, Some(MessageType::Notification), "NOTIFICATION messages sent"),
-    ("metallb_bgp_notifications_received", Direction::In, Some(MessageType::Notification), "NOTIFICATION messages received"),
+    (
+        "metallb_bgp_notifications_sent",
+        Direction::Out,
+        Some(MessageType::Notification),
+        "NOTIFICATION messages sent",
+    ),
+    (
+        "metallb_bgp_notifications_received",
+        Direction::In,
+        Some(MessageType::Notification),
+        "NOTIFICATION messages received",
+    ),
     ("metallb_bgp_updates_total", Direction::Out, Some(MessageType::Update), "UPDATE messages sent"),
-    ("metallb_bgp_updates_total_received", Direction::In, Some(MessageType::Update), "UPDATE messages received"),
+    (
+        "metallb_bgp_updates_total_received",
+        Direction::In,
+        Some(MessageType::Update),
+        "UPDATE messages received",
+    ),
     ("metallb_bgp_keepalives_sent", Direction::Out, Some(MessageType::Keepalive), "KEEPALIVE messages sent"),
-    ("metallb_bgp_keepalives_received", Direction::In, Some(MessageType::Keepalive), "KEEPALIVE messages received"),
-    ("metallb_bgp_route_refresh_sent", Direction::Out, Some(MessageType::RouteRefresh), "ROUTE-REFRESH messages sent"),
+    (
+        "metallb_bgp_keepalives_received",
+        Direction::In,
+        Some(MessageType::Keepalive),
+        "KEEPALIVE messages received",
+    ),
+    (
+        "metallb_bgp_route_refresh_sent",
+        Direction::Out,
+        Some(MessageType::RouteRefresh),
+        "ROUTE-REFRESH messages sent",
+    ),
     ("metallb_bgp_total_sent", Direction::Out, None, "BGP messages sent"),
     ("metallb_bgp_total_received", Direction::In, None, "BGP messages received"),
 ];
@@ -71,10 +96,19 @@ impl BgpMetrics {
         Ok(Self {
             session_up: gauge("metallb_bgp_session_up", "BGP session state (1 is established)")?,
             announced: gauge("metallb_bgp_announced_prefixes_total", "Prefixes that the peer has of us")?,
-            pending: gauge("metallb_bgp_pending_prefixes_total", "Prefixes that are still to be sent or withdrawn")?,
-            received: gauge("metallb_bgp_received_prefixes_total", "Prefixes that the peer announces to us; none is used")?,
+            pending: gauge(
+                "metallb_bgp_pending_prefixes_total",
+                "Prefixes that are still to be sent or withdrawn",
+            )?,
+            received: gauge(
+                "metallb_bgp_received_prefixes_total",
+                "Prefixes that the peer announces to us; none is used",
+            )?,
             counters,
-            tolerated: counter("patina_bgp_tolerated_errors_total", "Malformed attributes that were survived (RFC 7606)")?,
+            tolerated: counter(
+                "patina_bgp_tolerated_errors_total",
+                "Malformed attributes that were survived (RFC 7606)",
+            )?,
             session_downs: counter("patina_bgp_session_downs_total", "Established sessions that ended")?,
         })
     }
@@ -86,7 +120,9 @@ impl BgpMetrics {
         };
         let labels = [peer, neighbour.vrf.clone().unwrap_or_default()];
         let values = [labels[0].as_str(), labels[1].as_str()];
-        let one = |(direction, kind, counter): &(_, _, IntCounterVec)| (*direction, *kind, counter.with_label_values(&values));
+        let one = |(direction, kind, counter): &(_, _, IntCounterVec)| {
+            (*direction, *kind, counter.with_label_values(&values))
+        };
         PeerMetrics {
             session_up: self.session_up.with_label_values(&values),
             announced: self.announced.with_label_values(&values),

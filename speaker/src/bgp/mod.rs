@@ -6,6 +6,7 @@
 //!  bfd ──────── news ─────────^            └──> Status of each peer: metrics, ServiceBGPStatus, `kubectl patina bgp`
 //! ```
 
+mod bfd;
 mod desired;
 mod driver;
 mod listen;
@@ -17,7 +18,32 @@ mod status;
 mod sys;
 mod wire;
 
+use patina_runtime::tasks::Tasks;
+use tokio::sync::watch;
+
+pub use bfd::relay;
 pub use desired::{Desired, Ending, Neighbour, Remote, Secret};
 pub use driver::{BfdSays, Driver};
 pub use metrics::BgpMetrics;
 pub use status::{PeerStatus, Statuses};
+
+/// Starts the driver on a thread of its own. What it tells is how the sessions are.
+///
+/// # Errors
+/// No thread.
+pub fn start(
+    desired: watch::Receiver<Desired>,
+    sessions: watch::Receiver<crate::bfd::Statuses>,
+    metrics: BgpMetrics,
+    listen: Option<u16>,
+    tasks: &mut Tasks,
+) -> std::io::Result<watch::Receiver<Statuses>> {
+    let (statuses, told) = watch::channel(Statuses::default());
+    let (says, said) = watch::channel(BfdSays::default());
+    tasks.spawn_thread("bgp", move || async move {
+        let driver = Driver::new(desired.clone(), said, statuses, metrics, listen);
+        tokio::task::spawn_local(relay(desired, sessions, says));
+        driver.run().await;
+    })?;
+    Ok(told)
+}

@@ -23,12 +23,12 @@ const RETRY: Duration = Duration::from_secs(5);
 /// For a raw ICMPv6 socket, whose data begin with the ICMPv6 header; `SKF_NET_OFF` (linux/filter.h) counts from the IPv6 header,
 /// whose eighth octet is the hop limit.
 const ADVERTISEMENTS_OF_NEIGHBOURS: [SockFilter; 6] = [
-    SockFilter::new(0x30, 0, 0, 0xfff0_0007),         // A = the hop limit
-    SockFilter::new(0x15, 0, 3, HOP_LIMIT),           // A == 255: go on, else skip three
-    SockFilter::new(0x30, 0, 0, 0),                   // A = the ICMPv6 type
+    SockFilter::new(0x30, 0, 0, 0xfff0_0007),          // A = the hop limit
+    SockFilter::new(0x15, 0, 3, HOP_LIMIT),            // A == 255: go on, else skip three
+    SockFilter::new(0x30, 0, 0, 0),                    // A = the ICMPv6 type
     SockFilter::new(0x15, 0, 1, ADVERTISEMENT as u32), // a router advertisement: go on, else skip one
-    SockFilter::new(0x06, 0, 0, 0xffff),              // the whole message
-    SockFilter::new(0x06, 0, 0, 0),                   // nothing
+    SockFilter::new(0x06, 0, 0, 0xffff),               // the whole message
+    SockFilter::new(0x06, 0, 0, 0),                    // nothing
 ];
 
 /// By the index of the interface.

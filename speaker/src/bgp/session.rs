@@ -204,7 +204,9 @@ impl Session {
                 self.wires.insert(link, Wire::new(stream));
                 self.machine.handle(Instant::now(), Input::Connected(link, ends));
             }
-            Err(error) => tracing::debug!(peer = %self.publisher.name(), %error, "an incoming connection failed"),
+            Err(error) => {
+                tracing::debug!(peer = %self.publisher.name(), %error, "an incoming connection failed")
+            }
         }
     }
 
@@ -230,6 +232,10 @@ impl Session {
             Happened::Read(link, length) => {
                 let bytes = buffer.get(..length).unwrap_or_default();
                 self.machine.handle(now, Input::Bytes(link, bytes));
+                // A peer that never stops sending does not keep us from what is due.
+                if self.machine.poll_timeout().is_some_and(|at| at <= now) {
+                    self.machine.handle_timeout(now);
+                }
             }
             Happened::Failed(link, error) => {
                 self.wires.remove(&link);
@@ -264,7 +270,9 @@ impl Session {
 
     fn connect(&mut self, link: Link) {
         let Some((remote, scope)) = self.now.remote else {
-            return self.machine.handle(Instant::now(), Input::Lost(link, "no router has been seen on the interface"));
+            return self
+                .machine
+                .handle(Instant::now(), Input::Lost(link, "no router has been seen on the interface"));
         };
         let neighbour = Neighbour { password: self.now.password.clone(), ..(*self.neighbour).clone() };
         self.connecting = Some(Attempt { link, future: Box::pin(socket::connect(neighbour, remote, scope)) });
@@ -301,7 +309,11 @@ impl Session {
             Event::State(state) => tracing::debug!(peer, ?state, "BGP state"),
             Event::InitialDone(family) => tracing::info!(peer, ?family, "all routes are sent"),
             Event::NoNextHop(family) => {
-                tracing::warn!(peer, ?family, "the session has no next hop for routes of the family; they are not sent");
+                tracing::warn!(
+                    peer,
+                    ?family,
+                    "the session has no next hop for routes of the family; they are not sent"
+                );
             }
             Event::Unsendable(what) => tracing::warn!(peer, what, "a route cannot be sent"),
             Event::Counted(..) => {}
@@ -314,8 +326,10 @@ impl Session {
 /// Both ends, with what of our interfaces belongs to them.
 fn ends(local: SocketAddr, remote: SocketAddr, interfaces: &[InterfaceView]) -> Ends {
     let local_ip = local.ip().to_canonical();
-    let interface = interfaces.iter().find(|interface| interface.addresses.iter().any(|(ip, _)| *ip == local_ip));
-    let addresses = || interface.into_iter().flat_map(|interface| interface.addresses.iter().map(|(ip, _)| *ip));
+    let interface =
+        interfaces.iter().find(|interface| interface.addresses.iter().any(|(ip, _)| *ip == local_ip));
+    let addresses =
+        || interface.into_iter().flat_map(|interface| interface.addresses.iter().map(|(ip, _)| *ip));
     let is_link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     Ends {
         local: local_ip,

@@ -42,7 +42,8 @@ pub(super) async fn connect(neighbour: Neighbour, remote: IpAddr, scope: u32) ->
 
 /// Accepts connections to `address`, in `vrf`. Who may connect is decided when one does.
 pub(super) fn listen(address: SocketAddr, vrf: Option<&str>) -> io::Result<TcpListener> {
-    let socket = Socket::new(domain(address.ip()), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket =
+        Socket::new(domain(address.ip()), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use patina_speaker_core::l2::ownership::Input;
 
 use super::{Rung, Speaker, State};
+use crate::bgp::Ending;
 use crate::l2::Desired;
 
 /// How long we answer for what nobody has taken over yet. Manifests allow two seconds for the whole end
@@ -17,6 +18,9 @@ impl Speaker {
     pub(super) async fn leave(mut self, mut state: State) {
         let began = Instant::now();
         state.leaving = true;
+        // Peers with graceful restart keep our routes until the next speaker of this node is there; others send their traffic
+        // elsewhere, and what is on its way is still served.
+        self.bgp.send_modify(|desired| desired.ending = Some(Ending::Restart));
         self.say(&state);
         state.ownership.handle(began, Input::Leave);
         self.act(&mut state);

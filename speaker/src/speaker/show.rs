@@ -30,6 +30,7 @@ impl Speaker {
         }
         // Ten thousand addresses that end their probes one by one are not ten thousand looks at all of them.
         self.show_services(state);
+        self.show_exports(&state.exported);
         let done = Instant::now();
         state.stale = false;
         state.show_at = Some(done + (done.duration_since(now) * REST).min(LONGEST_REST));
@@ -175,7 +176,7 @@ impl Speaker {
         }
     }
 
-    fn owner(&self) -> Option<crate::watch::PodIdentity> {
+    pub(super) fn owner(&self) -> Option<crate::watch::PodIdentity> {
         let common = &self.settings.common;
         self.cluster.pod(&common.namespace, &common.pod_name)
     }

@@ -10,6 +10,7 @@ use patina_speaker_core::intent::{Cache, Intent};
 use patina_speaker_core::l2::ownership::{self, Ownership};
 use patina_speaker_core::view::{InterfaceView, Members, Options, ServiceId};
 
+use super::export::Exported;
 use crate::conflicts::Sightings;
 use crate::l2::Heard;
 use crate::moves::Moves;
@@ -29,6 +30,8 @@ pub(super) struct State {
     pub(super) intent: Intent,
     /// What it leaves for the next one.
     pub(super) cache: Cache,
+    /// What went to the routers.
+    pub(super) exported: Exported,
     /// There was a decision.
     pub(super) decided: bool,
     /// We are about to end.
@@ -64,6 +67,7 @@ impl State {
             membership: patina_speaker_core::membership::State::default(),
             intent: Intent::default(),
             cache: Cache::default(),
+            exported: Exported::default(),
             decided: false,
             leaving: false,
             ownership: Ownership::new(&settings.node_name, ownership::Settings::default()),

@@ -23,7 +23,8 @@ async fn all(stage: &mut Stage, rows: &mut Vec<Row>) -> Result<()> {
     for round in 0..rounds {
         let frozen = round % 2 == 1;
         say(&format!("the API server is {}", if frozen { "frozen" } else { "killed" }));
-        stage.settle(stage.vip(0)?).await?;
+        let vip = stage.watch(0)?;
+        stage.settle(vip).await?;
         if frozen {
             stage.lan.plane.freeze_apiserver()?;
         } else {
