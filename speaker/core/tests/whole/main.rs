@@ -27,7 +27,7 @@ use scenario::run;
 
 #[test]
 fn with_an_ideal_membership_of_any_delays() {
-    seeds(1..=200, |seed| run(seed, false));
+    seeds(1..=100, |seed| run(seed, false));
 }
 
 #[test]
@@ -37,12 +37,12 @@ fn with_the_membership_that_speakers_have() {
 
 #[test]
 fn one_answers_soon_after_a_cable_was_mended() {
-    seeds(1..=80, returns::mended);
+    seeds(1..=30, returns::mended);
 }
 
 #[test]
 fn a_woken_speaker_says_nothing_of_what_another_has_and_keeps() {
-    seeds(1..=80, returns::woken);
+    seeds(1..=30, returns::woken);
 }
 
 /// Runs every seed, on two threads; fails with the seeds that failed.
