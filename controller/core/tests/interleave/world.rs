@@ -120,7 +120,8 @@ impl World {
             }
             31 => self.crash(which),
             32 => self.shut_down(which),
-            33 if self.dice.one_in(4) => {
+            // Decision 12, (b): without a Service that tells of an earlier leader nobody waits for it. That is not modelled.
+            33 if self.dice.one_in(4) && self.tells_of_a_leader() => {
                 self.server.lease = None;
                 self.note("somebody deletes the Lease".to_owned());
             }
@@ -128,6 +129,10 @@ impl World {
             66..76 => self.elect(which),
             _ => self.work(which),
         }
+    }
+
+    fn tells_of_a_leader(&self) -> bool {
+        self.server.objects.values().any(|object| !object.observed.ours.is_empty())
     }
 
     /// Nothing more happens from outside; everything that is under way arrives.
@@ -369,6 +374,10 @@ impl World {
                 self.late_arrivals += usize::from(late);
                 if written {
                     self.check(&patch, before.0, before.1.as_ref(), late);
+                    if self.processes[process].configs_read + 1 < self.configs.len() {
+                        // Given under a configuration that is over: it may be taken back for that.
+                        self.touched.insert(patch.uid.clone());
+                    }
                 }
                 match (fate, answer) {
                     (Fate::AnswerLost, _) => Some(End::Failed("no answer".to_owned())),
