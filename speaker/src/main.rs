@@ -68,8 +68,15 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let (wanted, wishes) = watch::channel(Wanted::<L2>::default());
     let (node, churn) = (&settings.node_name, cluster.churn().clone());
-    let written =
-        StatusWriter::start(&client, &common.namespace, node, wishes, churn, Some(Arc::clone(&bell)), &mut tasks);
+    let written = StatusWriter::start(
+        &client,
+        &common.namespace,
+        node,
+        wishes,
+        churn,
+        Some(Arc::clone(&bell)),
+        &mut tasks,
+    );
     let (wanted_bgp, wishes) = watch::channel(Wanted::<Bgp>::default());
     let churn = cluster.churn().clone();
     StatusWriter::start(&client, &common.namespace, node, wishes, churn, None, &mut tasks);

@@ -120,9 +120,7 @@ unsafe fn value<T: Copy>(header: *const libc::cmsghdr) -> Option<T> {
     // SAFETY: arithmetic only.
     let least = unsafe { libc::CMSG_LEN(size_of::<T>() as u32) } as usize;
     // SAFETY: the caller's promise; the length check says that a whole `T` follows, read unaligned.
-    unsafe {
-        ((*header).cmsg_len >= least).then(|| libc::CMSG_DATA(header).cast::<T>().read_unaligned())
-    }
+    unsafe { ((*header).cmsg_len >= least).then(|| libc::CMSG_DATA(header).cast::<T>().read_unaligned()) }
 }
 
 /// Sets an integer socket option.

@@ -11,7 +11,7 @@ use super::super::{Output, State};
 use super::{Machine, SLOW};
 
 /// Answers to Poll that go out at once, and how often one more may. Section 6.8.7 allows a limit if "the advertised value
-/// of Desired Min TX Interval [is] greater than or equal to the interval between transmitted packets imposed by the rate
+/// of Desired Min TX Interval \[is\] greater than or equal to the interval between transmitted packets imposed by the rate
 /// limiting function": 10 ms is the least that a BFDProfile allows.
 const FINALS: u32 = 16;
 const FINAL_EVERY: Duration = Duration::from_millis(5);

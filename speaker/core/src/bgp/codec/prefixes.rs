@@ -19,7 +19,7 @@ impl<'a> Iter<'a> {
         Self { field, family }
     }
 
-    /// RFC 7606 section 5.3: incorrect "if ... the length of any of the included NLRI is greater than 32 [128]", or "when
+    /// RFC 7606 section 5.3: incorrect "if ... the length of any of the included NLRI is greater than 32 \[128\]", or "when
     /// parsing NLRI contained in the field, the length of the last NLRI found exceeds the amount of unconsumed data".
     fn cut(&mut self, length: u8, rest: &'a [u8]) -> Result<Prefix, &'static str> {
         if length > self.family.bits() {
