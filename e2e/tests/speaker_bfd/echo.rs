@@ -28,11 +28,13 @@ fn echo_packets_go_through_the_peers_kernel_and_decide() {
     })
     .unwrap();
     assert_eq!(us.status(&ours).unwrap().downs, 0);
-    // The peer's kernel forwards no more, while its BFD is as it was.
-    b.netns.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0")).unwrap().unwrap();
+    // A firewall between: the peer's kernel passes none on, while its BFD is as it was. (Without ip_forward it would say so.)
+    b.netns.exec("nft", &["add", "table", "ip", "t"]).unwrap();
+    let drop = "{ type filter hook forward priority 0; policy drop; }";
+    b.netns.exec("nft", &["add", "chain", "ip", "t", "forward", drop]).unwrap();
     let status = us.until(&ours, "went down", |status| status.downs == 1);
     assert_eq!(status.view.diagnostic, Diagnostic::EchoFailed);
-    // It offers none then, and control packets decide.
+    // None comes back from now on, and control packets decide.
     us.until_up(&ours);
     assert_eq!(us.status(&ours).unwrap().view.state, State::Up);
 }
