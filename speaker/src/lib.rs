@@ -24,6 +24,7 @@ pub mod memory;
 pub mod metrics;
 pub mod moves;
 pub mod moves_metrics;
+mod priority;
 pub mod routes;
 pub mod settings;
 pub mod speaker;

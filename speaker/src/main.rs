@@ -84,7 +84,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let (bfd, wishes) = watch::channel(bfd::Desired::default());
     let sessions = bfd::start(wishes, BfdMetrics::register(&registry)?, &mut tasks)?;
     let (bgp, wishes) = watch::channel(bgp::Desired::default());
-    // Read by `kubectl patina bgp`, which comes.
+    // What it tells of the sessions is in its metrics and its log; nobody else reads it yet.
     bgp::start(wishes, sessions, BgpMetrics::register(&registry)?, settings.bgp_listen_port(), &mut tasks)?;
 
     let (conflicts, wishes) = watch::channel(conflicts::Wanted::default());

@@ -17,9 +17,9 @@ use super::desired::{Desired, Key, Statuses, Wanted};
 use super::echo::{EchoListeners, EchoTalker};
 use super::listen::{Door, Listeners};
 use super::metrics::{BfdMetrics, Count};
-use super::sys;
 use super::table::{NotOurs, Session, Table};
 use crate::deadline::until;
+use crate::priority::raise_priority;
 
 /// Longer than any control packet; the rest of a longer one is not needed.
 const LONGEST: usize = 512;
@@ -67,7 +67,7 @@ impl Driver {
     /// Runs until the process ends, or nobody can want anything any more; then tells the peers that this is no failure
     /// (AdminDown).
     pub async fn run(mut self, mut shutdown: Shutdown) {
-        if let Err(error) = sys::raise_priority() {
+        if let Err(error) = raise_priority() {
             tracing::debug!("the thread of BFD has no raised priority: {error}");
         }
         let mut buffer = vec![0; LONGEST];

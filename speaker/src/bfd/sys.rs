@@ -13,8 +13,6 @@ use socket2::SockAddr;
 
 /// `linux/if_packet.h`: do not deliver frames that this host sends (Linux 4.20).
 pub(super) const PACKET_IGNORE_OUTGOING: c_int = 23;
-/// Before everything that was not raised itself; far from what the kernel's own threads have.
-const NICE: c_int = -11;
 
 /// A datagram, and what the kernel knows about it.
 #[derive(Clone, Copy, Debug)]
@@ -163,16 +161,5 @@ pub(super) fn index(interface: &str) -> io::Result<u32> {
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
         0 => Err(io::Error::last_os_error()),
         index => Ok(index),
-    }
-}
-
-/// Raises the priority of the calling thread, so that a busy node does not make it late. Needs CAP_SYS_NICE, or a limit
-/// (RLIMIT_NICE) that allows it.
-pub(super) fn raise_priority() -> io::Result<()> {
-    // SAFETY: plain numbers. On Linux PRIO_PROCESS with 0 is the calling thread alone (setpriority(2), "C library/kernel
-    // differences").
-    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }

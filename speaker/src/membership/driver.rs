@@ -17,9 +17,9 @@ use tokio::time::MissedTickBehavior;
 use super::key::Source;
 use super::metrics::MembershipMetrics;
 use super::socket::Sockets;
-use super::sys;
 use crate::deadline::until;
 use crate::fence::Fence;
+use crate::priority::raise_priority;
 
 /// Longer than any datagram of ours; the rest of a longer one is not needed to refuse it.
 const LONGEST: usize = 2048;
@@ -78,7 +78,7 @@ impl Driver {
     /// # Errors
     /// The sockets cannot be waited for.
     pub async fn run(mut self, mut shutdown: Shutdown) -> std::io::Result<()> {
-        if let Err(error) = sys::raise_priority() {
+        if let Err(error) = raise_priority() {
             tracing::debug!("the membership's thread has no raised priority: {error}");
         }
         let mut readiness = self.sockets.readiness()?;

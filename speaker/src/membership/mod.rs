@@ -8,7 +8,6 @@ mod driver;
 mod key;
 mod metrics;
 mod socket;
-mod sys;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

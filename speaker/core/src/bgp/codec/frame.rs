@@ -36,7 +36,7 @@ impl Reader {
     /// # Errors
     /// What the peer must be told; the stream is of no use any more, and the answer stays the same.
     // Not an Iterator: what is read next depends on what the last message agreed on.
-    #[allow(clippy::should_implement_trait)]
+    #[allow(clippy::should_implement_trait)] // no iterator: it reads as what was agreed until then says
     pub fn next(&mut self, negotiated: &Negotiated) -> Result<Option<Message>, Notification> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
